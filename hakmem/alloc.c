@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The calls that allocate, resize and free, beyond the inline hits.
+ *
+ * A request becomes a class, or a large block; a class's block comes from the cache, or straight
+ * from the slabs for a caller without one. When there is none, room is made and it is tried
+ * again (hk_arena_make_room()).
+ */
+#include <hakmem/arena.h>
+#include <string.h>
+
+static struct hk_arena *arena_of(struct hk_cache *cache)
+{
+	return hk_front(cache)->arena;
+}
+
+/* A size that no block can have: reported, true. */
+static bool is_impossible(struct hk_arena *arena, size_t size)
+{
+	if (HK_LIKELY(size <= PTRDIFF_MAX))
+		return false;
+	hk_report_fault(&arena->reporter, HK_FAULT_ARGUMENT, "a size is beyond PTRDIFF_MAX", NULL,
+			size);
+	return true;
+}
+
+/* A request, once its size is known to be possible. */
+struct request {
+	size_t size;
+	size_t align;
+	bool zero;
+	unsigned size_class; /* 0: a large block */
+};
+
+static struct request request_for(size_t size, size_t align, bool zero)
+{
+	struct request request = { size ? size : 1, align, zero, 0 };
+
+	if (size > HK_CLASS_MAX || align > HK_SLAB_SIZE)
+		return request;
+	/* runs begin at slabs: a class whose size is a multiple of the alignment has it */
+	size = hk_round_up(request.size, align);
+	if (size > HK_CLASS_MAX)
+		return request;
+	request.size_class = hk_size_class(size);
+	while (hk_class_size(request.size_class) & (align - 1))
+		request.size_class++;
+	return request;
+}
+
+/* One try, without making room: 0, with a block, or an error. */
+static int try_alloc(struct hk_arena *arena, struct hk_front *front, struct request request,
+		     void **block)
+{
+	if (!request.size_class)
+		return hk_large_alloc(&arena->large, request.size, request.align,
+				      request.zero ? request.size : 0, block);
+	*block = NULL;
+	if (!front)
+		hk_slab_take(&arena->slabs, request.size_class, block, 1, NULL);
+	else if (request.zero)
+		*block = hk_front_zalloc(front, request.size_class, request.size);
+	else
+		*block = hk_front_alloc(front, request.size_class);
+	return *block ? 0 : HK_ERROR_MEMORY;
+}
+
+static void *alloc(struct hk_arena *arena, struct hk_front *front, struct request request)
+{
+	unsigned round = 0;
+	void *block;
+	int error;
+
+	for (;;) {
+		error = try_alloc(arena, front, request, &block);
+		hk_reporter_flush(&arena->reporter);
+		if (HK_LIKELY(!error))
+			return block;
+		/* such an address may not exist at all: no reason for alarm */
+		if (error == HK_ERROR_ADDRESS_SPACE && request.align > HK_SUPERSLAB_SIZE)
+			return NULL;
+		if (!hk_arena_make_room(arena, front, request.size, round++))
+			return NULL;
+	}
+}
+
+void *hk_alloc_slow(struct hk_cache *cache, size_t size)
+{
+	struct hk_arena *arena = arena_of(cache);
+
+	if (is_impossible(arena, size))
+		return NULL;
+	return alloc(arena, hk_front(cache), request_for(size, 16, false));
+}
+
+void *hk_zalloc(struct hk_cache *cache, size_t size)
+{
+	struct hk_arena *arena = arena_of(cache);
+
+	if (is_impossible(arena, size))
+		return NULL;
+	return alloc(arena, hk_front(cache), request_for(size, 16, true));
+}
+
+void *hk_arena_alloc(struct hk_arena *arena, size_t size)
+{
+	if (is_impossible(arena, size))
+		return NULL;
+	atomic_fetch_add_explicit(&arena->allocs, 1, memory_order_relaxed);
+	return alloc(arena, NULL, request_for(size, 16, false));
+}
+
+/* An alignment as it is used, or 0 when it is none: reported. */
+static size_t good_align(struct hk_arena *arena, size_t align)
+{
+	if (HK_LIKELY(align && !(align & (align - 1))))
+		return align < 16 ? 16 : align;
+	hk_report_fault(&arena->reporter, HK_FAULT_ARGUMENT, "an alignment is no power of two",
+			NULL, align);
+	return 0;
+}
+
+void *hk_alloc_aligned(struct hk_cache *cache, size_t size, size_t align)
+{
+	struct hk_arena *arena = arena_of(cache);
+
+	align = good_align(arena, align);
+	if (!align || is_impossible(arena, size))
+		return NULL;
+	return alloc(arena, hk_front(cache), request_for(size, align, false));
+}
+
+static void refuse(struct hk_front *front, enum hk_fault fault, void *ptr)
+{
+	struct hk_bad bad = { ptr, fault, hk_class_at(front->depot->slabs->space, ptr) };
+
+	hk_count(&front->refused);
+	hk_report_bad(&front->arena->reporter, &bad, 1);
+}
+
+void hk_free_slow(struct hk_cache *cache, void *ptr)
+{
+	struct hk_front *front = hk_front(cache);
+	enum hk_fault fault;
+	unsigned byte;
+
+	if (!ptr) {
+		hk_count(&front->free_null);
+		return;
+	}
+	hk_front_refresh(front);
+	byte = hk_class_at(front->depot->slabs->space, ptr);
+	if (byte && byte < HK_CLASSES) {
+		hk_front_push(front, byte, ptr);
+		return;
+	}
+	fault = hk_large_free(&front->arena->large, ptr);
+	if (fault)
+		refuse(front, fault, ptr);
+}
+
+/* Whether a live block may have been given @size; tells when not. */
+static bool check_size(struct hk_front *front, void *ptr, size_t size)
+{
+	size_t usable = hk_slab_block_size(front->depot->slabs, ptr);
+	/* where shrinking found no smaller block, some are larger than their size says */
+	bool kept = atomic_load_explicit(&front->arena->kept, memory_order_relaxed);
+
+	if (!usable || hk_good_size(size) == usable || (kept && size <= usable))
+		return true;
+	hk_report_fault(&front->arena->reporter, HK_FAULT_ARGUMENT,
+			"hk_free_sized() was told a size that is not the block's", ptr, size);
+	return false;
+}
+
+void hk_free_sized_slow(struct hk_cache *cache, void *ptr, size_t size)
+{
+	/* here, where time is spent anyway, or a debug build of the host always comes */
+	if (check_size(hk_front(cache), ptr, size))
+		hk_free_slow(cache, ptr);
+}
+
+void hk_arena_free(struct hk_arena *arena, void *ptr)
+{
+	struct hk_bad bad[1];
+
+	if (!ptr)
+		return;
+	if (!hk_slab_return(&arena->slabs, &ptr, 1, bad)) {
+		atomic_fetch_add_explicit(&arena->frees, 1, memory_order_relaxed);
+		return;
+	}
+	atomic_fetch_add_explicit(&arena->refused, 1, memory_order_relaxed);
+	hk_report_bad(&arena->reporter, bad, 1);
+}
+
+/* Whether a block of @old bytes can stay, with its class or as a large block, for @size. */
+static bool resize_in_place(struct hk_front *front, void *ptr, size_t old, size_t size)
+{
+	if (hk_class_at(front->depot->slabs->space, ptr) != HK_CLASS_LARGE)
+		return hk_good_size(size) == old;
+	return size > HK_CLASS_MAX && hk_large_resize(&front->arena->large, ptr, size);
+}
+
+static void *resize(struct hk_front *front, void *ptr, size_t size, size_t align)
+{
+	struct hk_arena *arena = front->arena;
+	size_t old = hk_slab_block_size(&arena->slabs, ptr);
+	bool aligned = !((uintptr_t)ptr & (align - 1));
+	void *block;
+
+	if (!old) {
+		refuse(front, hk_slab_fault(&arena->slabs, ptr), ptr);
+		return NULL;
+	}
+	if (aligned && resize_in_place(front, ptr, old, size))
+		return ptr;
+	if (old > HK_CLASS_MAX && size > old && align <= HK_SLAB_SIZE) {
+		block = hk_large_move(&arena->large, ptr, size);
+		if (block)
+			return block;
+	}
+	if (aligned && size <= old) {
+		/* a smaller block is welcome, but the host need not hear when there is none */
+		if (try_alloc(arena, front, request_for(size, align, false), &block)) {
+			atomic_fetch_add_explicit(&arena->kept, 1, memory_order_relaxed);
+			return ptr;
+		}
+	} else {
+		block = alloc(arena, front, request_for(size, align, false));
+		if (!block)
+			return NULL;
+	}
+	memcpy(block, ptr, size < old ? size : old);
+	hk_free(&front->hot, ptr);
+	return block;
+}
+
+void *hk_realloc(struct hk_cache *cache, void *ptr, size_t size)
+{
+	void *block;
+
+	if (!ptr)
+		return hk_alloc(cache, size);
+	if (is_impossible(arena_of(cache), size))
+		return NULL;
+	block = resize(hk_front(cache), ptr, size, 16);
+	hk_reporter_flush(&arena_of(cache)->reporter);
+	return block;
+}
+
+void *hk_realloc_aligned(struct hk_cache *cache, void *ptr, size_t size, size_t align)
+{
+	struct hk_arena *arena = arena_of(cache);
+	void *block;
+
+	if (!ptr)
+		return hk_alloc_aligned(cache, size, align);
+	align = good_align(arena, align);
+	if (!align || is_impossible(arena, size))
+		return NULL;
+	block = resize(hk_front(cache), ptr, size, align);
+	hk_reporter_flush(&arena->reporter);
+	return block;
+}
+
+bool hk_expand(struct hk_cache *cache, void *ptr, size_t size)
+{
+	struct hk_front *front = hk_front(cache);
+	size_t old = hk_slab_block_size(front->depot->slabs, ptr);
+	bool done;
+
+	if (!old) {
+		refuse(front, hk_slab_fault(front->depot->slabs, ptr), ptr);
+		return false;
+	}
+	if (size <= old)
+		return true;
+	done = hk_class_at(front->depot->slabs->space, ptr) == HK_CLASS_LARGE &&
+	       hk_large_resize(&front->arena->large, ptr, size);
+	hk_reporter_flush(&front->arena->reporter);
+	return done;
+}
+
+bool hk_alloc_bulk(struct hk_cache *cache, size_t size, size_t count, void **blocks)
+{
+	size_t done;
+
+	for (done = 0; done < count; done++) {
+		blocks[done] = hk_alloc(cache, size);
+		if (!blocks[done])
+			goto out_free;
+	}
+	return true;
+
+out_free:
+	hk_free_bulk(cache, done, blocks);
+	for (done = 0; done < count; done++)
+		blocks[done] = NULL;
+	return false;
+}
+
+void hk_free_bulk(struct hk_cache *cache, size_t count, void **blocks)
+{
+	for (; count; count--, blocks++)
+		hk_free(cache, *blocks);
+}
+
+void *hk_alloc_fn(struct hk_cache *cache, size_t size)
+{
+	return hk_alloc(cache, size);
+}
+
+void hk_free_fn(struct hk_cache *cache, void *ptr)
+{
+	hk_free(cache, ptr);
+}
+
+void hk_free_sized_fn(struct hk_cache *cache, void *ptr, size_t size)
+{
+	hk_free_sized(cache, ptr, size);
+}
+
+bool hk_arena_owns(const struct hk_arena *arena, const void *ptr)
+{
+	return hk_class_at(&arena->space, ptr) != 0;
+}
+
+size_t hk_usable_size(const struct hk_arena *arena, const void *ptr)
+{
+	return hk_slab_block_size(&arena->slabs, ptr);
+}

@@ -1,0 +1,462 @@
+/* SPDX-License-Identifier: MIT */
+/* Arenas and their caches, from creation to destruction; see arena.h. */
+#include <hakmem/arena.h>
+#include <string.h>
+
+#define KIB ((size_t)1 << 10)
+#define MIB ((size_t)1 << 20)
+
+#define ADDRESS_SPACE_MIN (512 * KIB)
+#define ADDRESS_SPACE_DEFAULT (sizeof(void *) == 8 ? (size_t)16 << 10 : (size_t)128)
+#define ADDRESS_SPACE_HALVED_MIN (64 * MIB)
+/* From here on superslabs are aligned to their size, which large pages need. */
+#define ALIGNED_FROM (64 * MIB)
+#define CACHES_DEFAULT 1024u
+#define LEAKS_TOLD 8u
+
+/* Offsets and sizes of what lies in a reservation. */
+struct layout {
+	size_t caches, caches_size;
+	size_t classes, classes_size;
+	size_t headers, headers_size;
+	size_t links, links_size;
+	size_t magazines, magazines_size;
+	size_t bitmaps;
+	size_t slabs;
+	uint32_t slabs_max;
+	uint32_t magazines_max;
+	uint32_t bitmap_group;
+	uint32_t caches_max;
+};
+
+static uint32_t clamp(size_t value, uint32_t low, uint32_t high)
+{
+	return value < low ? low : value > high ? high : (uint32_t)value;
+}
+
+/* Lays out a reservation: false when it is too small. */
+static bool lay_out(struct layout *layout, const struct hk_memory *memory, unsigned caches_max)
+{
+	size_t page = memory->platform.page_size, slabs = memory->size / HK_SLAB_SIZE, end;
+	size_t superslabs = (slabs + HK_SUPERSLAB_SLABS - 1) / HK_SUPERSLAB_SLABS;
+	size_t gap = memory->platform.flags & HK_PLATFORM_OPEN ? 0 : HK_SLAB_SIZE;
+	size_t align = memory->size >= ALIGNED_FROM ? HK_SUPERSLAB_SIZE : HK_SLAB_SIZE;
+
+	layout->caches_max = caches_max ? caches_max : clamp(slabs / 4, 8, CACHES_DEFAULT);
+	layout->magazines_max = clamp(64 + 4 * slabs, 0, (uint32_t)1 << 30);
+	layout->bitmap_group = clamp(page / HK_SUPERSLAB_BITMAPS, 1, 4);
+	layout->caches = 0;
+	layout->caches_size = hk_round_up(hk_front_offset(layout->caches_max), page);
+	layout->classes = layout->caches + layout->caches_size;
+	layout->classes_size = hk_round_up(slabs, page);
+	layout->headers = layout->classes + layout->classes_size;
+	layout->headers_size = hk_round_up(superslabs * sizeof(struct hk_superslab), page);
+	layout->links = layout->headers + layout->headers_size;
+	layout->links_size = hk_round_up(layout->magazines_max * sizeof(struct hk_link), page);
+	layout->magazines = layout->links + layout->links_size;
+	layout->magazines_size = hk_round_up(layout->magazines_max * HK_MAGAZINE_BYTES, page);
+	layout->bitmaps = layout->magazines + layout->magazines_size;
+	end = layout->bitmaps +
+	      hk_round_up(superslabs, layout->bitmap_group) * HK_SUPERSLAB_BITMAPS + gap;
+	end = hk_round_up((uintptr_t)memory->base + end, align) - (uintptr_t)memory->base;
+	layout->slabs = end;
+	if (end + gap + HK_SLAB_SIZE > memory->size)
+		return false;
+	layout->slabs_max = (uint32_t)((memory->size - gap - end) / HK_SLAB_SIZE);
+	return true;
+}
+
+static bool is_power_of_two(size_t value)
+{
+	return value && !(value & (value - 1));
+}
+
+static int check_platform(const struct hk_platform *platform)
+{
+	if (!platform->reserve || !platform->commit || !platform->decommit || !platform->release)
+		return HK_ERROR_PLATFORM;
+	if (!platform->park != !platform->wake)
+		return HK_ERROR_PLATFORM;
+	if (!is_power_of_two(platform->page_size) || platform->page_size < 4 * KIB ||
+	    platform->page_size > HK_SLAB_SIZE)
+		return HK_ERROR_PLATFORM;
+	if (!is_power_of_two(platform->granularity) || platform->granularity < platform->page_size)
+		return HK_ERROR_PLATFORM;
+	return 0;
+}
+
+static void *reserve(const struct hk_platform *platform, size_t size)
+{
+	size_t align = size >= ALIGNED_FROM ? HK_SUPERSLAB_SIZE : HK_SLAB_SIZE;
+	void *base;
+
+	if (align < platform->granularity)
+		align = platform->granularity;
+	base = platform->reserve(platform->context, size, align);
+	if (!base && align > HK_SLAB_SIZE && platform->granularity <= HK_SLAB_SIZE)
+		base = platform->reserve(platform->context, size, HK_SLAB_SIZE);
+	return base;
+}
+
+/* Reserves the address range, by halves where the default is refused. */
+static int reserve_range(struct hk_memory *memory, size_t named)
+{
+	const struct hk_platform *platform = &memory->platform;
+	size_t unit = platform->granularity, size = named;
+
+	if (named && (named < ADDRESS_SPACE_MIN || named > PTRDIFF_MAX - unit))
+		return HK_ERROR_ARGUMENT;
+	if (!named) {
+		size = ADDRESS_SPACE_DEFAULT * MIB;
+		if (platform->address_space && platform->address_space < size)
+			size = platform->address_space & ~(unit - 1);
+	}
+	memory->size = hk_round_up(size, unit);
+	memory->base = reserve(platform, memory->size);
+	if (memory->base)
+		return 0;
+	while (!named && !memory->base && memory->size / 2 >= ADDRESS_SPACE_HALVED_MIN) {
+		memory->size = hk_round_up(memory->size / 2, unit);
+		memory->base = reserve(platform, memory->size);
+	}
+	if (!memory->base)
+		return HK_ERROR_ADDRESS_SPACE;
+	/* the system is short of address space: half of what it has is the host's */
+	platform->release(platform->context, memory->base, memory->size);
+	memory->size = hk_round_up(memory->size / 2, unit);
+	memory->base = reserve(platform, memory->size);
+	return memory->base ? 0 : HK_ERROR_ADDRESS_SPACE;
+}
+
+static void set_section(struct hk_section *section, unsigned char *base, size_t offset, size_t size)
+{
+	section->base = base + offset;
+	section->size = size;
+}
+
+/* Fills in the layers of an arena whose memory is zero. */
+static void init_layers(struct hk_arena *arena, const struct layout *layout)
+{
+	unsigned char *base = arena->memory.base;
+
+	arena->cache_slots_max = layout->caches_max;
+	arena->space.memory = &arena->memory;
+	arena->space.base = base + layout->slabs;
+	arena->space.bitmaps = base + layout->bitmaps;
+	arena->space.slabs_max = layout->slabs_max;
+	arena->space.bitmap_group = layout->bitmap_group;
+	set_section(&arena->space.classes, base, layout->classes, layout->classes_size);
+	set_section(&arena->space.headers, base, layout->headers, layout->headers_size);
+	arena->space.free.first = base + layout->headers + offsetof(struct hk_superslab, free);
+	arena->space.free.stride = sizeof(struct hk_superslab);
+	arena->space.ready.first = base + layout->headers + offsetof(struct hk_superslab, ready);
+	arena->space.ready.stride = sizeof(struct hk_superslab);
+	arena->large.space = &arena->space;
+	arena->slabs.space = &arena->space;
+	arena->slabs.large = &arena->large;
+	arena->depot.slabs = &arena->slabs;
+	arena->depot.count_max = layout->magazines_max;
+	set_section(&arena->depot.links, base, layout->links, layout->links_size);
+	set_section(&arena->depot.magazines, base, layout->magazines, layout->magazines_size);
+}
+
+int hk_arena_create(struct hk_arena **result, const struct hk_arena_config *config)
+{
+	static const struct hk_arena_config defaults;
+	struct hk_reporter reporter = { 0 };
+	struct hk_memory memory = { .reporter = &reporter };
+	struct hk_section caches = { 0 };
+	struct layout layout;
+	struct hk_arena *arena;
+	int error;
+
+	*result = NULL;
+	if (!config)
+		config = &defaults;
+	if (config->max_caches > 1u << 20)
+		return HK_ERROR_ARGUMENT;
+	if (config->platform)
+		memory.platform = *config->platform;
+	else if (hk_platform_system(&memory.platform))
+		return HK_ERROR_PLATFORM;
+	error = check_platform(&memory.platform);
+	if (error)
+		return error;
+	memory.limit = config->limit ? config->limit : SIZE_MAX;
+	error = reserve_range(&memory, config->address_space);
+	if (error)
+		return error;
+	error = HK_ERROR_ADDRESS_SPACE;
+	if (!lay_out(&layout, &memory, config->max_caches))
+		goto out_release;
+	set_section(&caches, memory.base, layout.caches, layout.caches_size);
+	error = hk_section_grow(&memory, &caches, sizeof(*arena));
+	if (error)
+		goto out_release;
+
+	arena = (struct hk_arena *)(void *)memory.base;
+	memset(arena, 0, sizeof(*arena));
+	hk_memory_init(&arena->memory, &memory, &arena->reporter);
+	arena->caches = caches;
+	arena->reporter.arena = arena;
+	arena->reporter.name = config->name ? config->name : "";
+	arena->reporter.context = config->context;
+	arena->reporter.on_report = config->on_report;
+	arena->context = config->context;
+	arena->on_oom = config->on_oom;
+	init_layers(arena, &layout);
+	if (config->large_pages && memory.platform.large_pages) {
+		hk_memory_count_call(&arena->memory);
+		memory.platform.large_pages(memory.platform.context, arena->space.base,
+					    layout.slabs_max * HK_SLAB_SIZE, true);
+	}
+	*result = arena;
+	return 0;
+
+out_release:
+	memory.platform.release(memory.platform.context, memory.base, memory.size);
+	return error;
+}
+
+void hk_arena_reset(struct hk_arena *arena)
+{
+	uint32_t slot;
+
+	hk_depot_reset(&arena->depot);
+	hk_slab_reset(&arena->slabs);
+	hk_large_reset(&arena->large);
+	hk_superslabs_reset(&arena->space);
+	for (slot = 0; slot < arena->cache_slots; slot++)
+		if (hk_arena_front(arena, slot)->alive)
+			hk_front_reset(hk_arena_front(arena, slot));
+}
+
+struct leak_walk {
+	struct hk_reporter *reporter;
+	unsigned left;
+};
+
+static bool report_leak(void *context, void *block, size_t size, unsigned size_class)
+{
+	struct leak_walk *walk = context;
+	struct hk_report report = {
+		.fault = HK_FAULT_LEAK,
+		.what = "this block was still live when its arena was destroyed",
+		.address = block,
+		.size = size,
+		.count = 1,
+		.size_class = size_class,
+	};
+
+	hk_report(walk->reporter, &report);
+	return --walk->left;
+}
+
+static void report_leaks(struct hk_arena *arena)
+{
+	struct leak_walk walk = { &arena->reporter, LEAKS_TOLD };
+	struct hk_report report = {
+		.fault = HK_FAULT_LEAK,
+		.what = "blocks were still live when their arena was destroyed",
+		.size = arena->large.slabs * HK_SLAB_SIZE,
+		.count = arena->large.blocks,
+	};
+	unsigned size_class;
+
+	for (size_class = 1; size_class < HK_CLASSES; size_class++) {
+		size_t out = arena->slabs.classes[size_class].blocks_out;
+
+		report.count += out;
+		report.size += out * hk_class_size(size_class);
+	}
+	if (!report.count || !arena->reporter.on_report)
+		return;
+	hk_report(&arena->reporter, &report);
+	hk_slab_walk(&arena->slabs, report_leak, &walk);
+}
+
+void hk_arena_destroy(struct hk_arena *arena)
+{
+	struct hk_platform platform;
+	uint32_t slot;
+
+	if (!arena)
+		return;
+	for (slot = 0; slot < arena->cache_slots; slot++)
+		if (hk_arena_front(arena, slot)->alive)
+			hk_front_flush(hk_arena_front(arena, slot));
+	hk_depot_drain(&arena->depot);
+	hk_reporter_flush(&arena->reporter);
+	report_leaks(arena);
+	platform = arena->memory.platform;
+	platform.release(platform.context, arena->memory.base, arena->memory.size);
+}
+
+static void caches_lock(struct hk_arena *arena)
+{
+	hk_lock_acquire(&arena->lock, &arena->memory.platform);
+}
+
+static void caches_unlock(struct hk_arena *arena)
+{
+	hk_lock_release(&arena->lock, &arena->memory.platform);
+}
+
+int hk_cache_create(struct hk_arena *arena, struct hk_cache **cache)
+{
+	struct hk_front *front = NULL;
+	uint32_t slot;
+	int error = 0;
+
+	*cache = NULL;
+	caches_lock(arena);
+	if (arena->cache_free) {
+		slot = arena->cache_free - 1;
+		arena->cache_free = hk_arena_front(arena, slot)->next_free;
+	} else if (arena->cache_slots < arena->cache_slots_max) {
+		slot = arena->cache_slots;
+		error = hk_section_grow(&arena->memory, &arena->caches, hk_front_offset(slot + 1));
+		if (error)
+			goto out_unlock;
+		arena->cache_slots++;
+	} else {
+		error = HK_ERROR_LIMIT;
+		goto out_unlock;
+	}
+	front = hk_arena_front(arena, slot);
+	memset(front, 0, sizeof(*front));
+	hk_front_init(front, &arena->depot, arena);
+	front->slot = slot;
+	front->alive = true;
+	arena->cache_count++;
+	*cache = &front->hot;
+
+out_unlock:
+	caches_unlock(arena);
+	hk_reporter_flush(&arena->reporter);
+	return error;
+}
+
+void hk_cache_flush(struct hk_cache *cache)
+{
+	hk_front_flush(hk_front(cache));
+	hk_reporter_flush(&hk_front(cache)->arena->reporter);
+}
+
+void hk_cache_destroy(struct hk_cache *cache)
+{
+	struct hk_front *front;
+	struct hk_arena *arena;
+	unsigned size_class;
+
+	if (!cache)
+		return;
+	hk_cache_flush(cache);
+	front = hk_front(cache);
+	arena = front->arena;
+	caches_lock(arena);
+	for (size_class = 1; size_class < HK_CLASSES; size_class++)
+		hk_front_fold(front, size_class);
+	arena->gone.spare_swap += front->spare_swap;
+	arena->gone.free_null += front->free_null;
+	arena->gone.refused += front->refused;
+	arena->gone.exhausted += front->exhausted;
+	front->alive = false;
+	front->next_free = arena->cache_free;
+	arena->cache_free = front->slot + 1;
+	arena->cache_count--;
+	caches_unlock(arena);
+}
+
+/* What a try to make room is for: an allocation fails for good, and the host is told. */
+static bool give_up(struct hk_arena *arena, struct hk_front *front, size_t size, bool tell)
+{
+	if (front)
+		hk_count(&front->exhausted);
+	else
+		atomic_fetch_add_explicit(&arena->exhausted, 1, memory_order_relaxed);
+	if (tell)
+		hk_report_fault(&arena->reporter, HK_FAULT_EXHAUSTED,
+				"an allocation found no memory", NULL, size);
+	return false;
+}
+
+static bool ask_host(struct hk_arena *arena, struct hk_front *front, size_t size)
+{
+	bool again;
+
+	/* within the callback: by its cache, or, without one, by any that is running */
+	if (front ? front->in_oom
+		  : atomic_load_explicit(&arena->oom_running, memory_order_relaxed) != 0)
+		return give_up(arena, front, size, false);
+	if (!arena->on_oom)
+		return give_up(arena, front, size, true);
+	atomic_fetch_add_explicit(&arena->oom_calls, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&arena->oom_running, 1, memory_order_relaxed);
+	if (front)
+		front->in_oom = true;
+	again = arena->on_oom(arena->context, arena, size);
+	if (front)
+		front->in_oom = false;
+	atomic_fetch_sub_explicit(&arena->oom_running, 1, memory_order_relaxed);
+	return again || give_up(arena, front, size, true);
+}
+
+bool hk_arena_make_room(struct hk_arena *arena, struct hk_front *front, size_t size, unsigned round)
+{
+	struct hk_deadline never = { 0 };
+	size_t committed, need;
+
+	switch (round % 3) {
+	case 0:
+		/* after the host freed something too: free blocks in magazines may be all that their slabs wait for */
+		if (front)
+			hk_front_flush(front);
+		hk_depot_drain(&arena->depot);
+		return true;
+	case 1:
+		/* free slabs elsewhere stand in the way of the limit */
+		committed = hk_memory_committed(&arena->memory);
+		need = size > HK_CLASS_MAX ? size + HK_CLASS_MAX : 2 * HK_CLASS_MAX;
+		hk_superslabs_trim(&arena->space, committed > need ? committed - need : 0, never);
+		hk_reporter_flush(&arena->reporter);
+		return true;
+	default:
+		return ask_host(arena, front, size);
+	}
+}
+
+/* Cache structs beyond the last use, when none is alive. */
+static size_t trim_caches(struct hk_arena *arena)
+{
+	size_t freed = 0;
+
+	caches_lock(arena);
+	if (!arena->cache_count) {
+		arena->cache_slots = 0;
+		arena->cache_free = 0;
+		freed = hk_section_shrink(&arena->memory, &arena->caches, sizeof(*arena));
+	}
+	caches_unlock(arena);
+	return freed;
+}
+
+size_t hk_arena_trim(struct hk_arena *arena, size_t keep_bytes, uint64_t budget_ns)
+{
+	struct hk_deadline deadline = hk_deadline_in(&arena->memory, budget_ns);
+	size_t freed = 0;
+
+	if (hk_arena_used(arena) > keep_bytes) {
+		hk_depot_drain(&arena->depot);
+		freed = hk_superslabs_trim(&arena->space, keep_bytes, deadline);
+		freed += hk_depot_trim(&arena->depot);
+		freed += trim_caches(arena);
+	}
+	hk_reporter_flush(&arena->reporter);
+	return freed;
+}
+
+size_t hk_arena_used(const struct hk_arena *arena)
+{
+	return hk_memory_committed(&arena->memory);
+}

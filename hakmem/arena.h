@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The arena: all layers, the callbacks, the caches, and where things lie in the reservation:
+ *
+ *	arena and caches | class table | superslab headers | links | magazines | bitmaps |
+ *	gap | slabs | gap
+ *
+ * Each of the metadata sections has its full address range and is committed as far as it is
+ * used. Nothing lies behind the slabs but inaccessible address space, and nothing before them:
+ * an overrun of a block meets a fault or other blocks, never metadata. (A fixed region has no
+ * gaps, since nothing in it is inaccessible.)
+ */
+#ifndef HK_ARENA_H
+#define HK_ARENA_H
+
+#include <hakmem/cache.h>
+
+struct hk_arena {
+	struct hk_memory memory;
+	struct hk_reporter reporter;
+	struct hk_superslabs space;
+	struct hk_large large;
+	struct hk_depot depot;
+	struct hk_slabs slabs;
+	void *context;
+	bool (*on_oom)(void *context, struct hk_arena *arena, size_t size);
+	struct hk_section caches; /* begins with this struct */
+	struct hk_lock lock;	  /* of the caches */
+	uint32_t cache_slots;	  /* that were ever used */
+	uint32_t cache_slots_max;
+	uint32_t cache_free; /* a slot that is not alive, plus one */
+	size_t cache_count;
+	struct hk_counters gone; /* of caches destroyed */
+	_Atomic size_t oom_running;
+	_Atomic size_t oom_calls;
+	_Atomic size_t allocs; /* without a cache */
+	_Atomic size_t frees;
+	_Atomic size_t refused;
+	_Atomic size_t exhausted;
+	_Atomic size_t kept; /* blocks that shrinking found no smaller one for */
+};
+
+/* Where a cache lies, from the arena on. */
+static inline size_t hk_front_offset(uint32_t slot)
+{
+	return hk_round_up(sizeof(struct hk_arena), 64) + slot * sizeof(struct hk_front);
+}
+
+static inline struct hk_front *hk_arena_front(const struct hk_arena *arena, uint32_t slot)
+{
+	return (struct hk_front *)(void *)(arena->caches.base + hk_front_offset(slot));
+}
+
+/*
+ * An allocation has failed: makes room and says whether to try again. @front is NULL for an
+ * allocation without a cache. @round counts the tries, from 0. No lock is held.
+ */
+bool hk_arena_make_room(struct hk_arena *arena, struct hk_front *front, size_t size,
+			unsigned round);
+
+#endif /* HK_ARENA_H */

@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: MIT */
+/* What a cache does when the magazine at hand cannot serve; see cache.h. */
+#include <hakmem/cache.h>
+#include <string.h>
+
+/*
+ * The magazine of classes that have none yet: empty, as its slots are NULL, and full, as top
+ * points to its last slot. Never written.
+ */
+static _Alignas(HK_MAGAZINE_BYTES) void *const no_magazine[HK_MAGAZINE_SLOTS];
+
+static void **no_top(void)
+{
+	return (void **)(uintptr_t)&no_magazine[HK_MAGAZINE_SLOTS - 1];
+}
+
+static bool is_none(void **top)
+{
+	return top == no_top();
+}
+
+static bool is_empty(void **top)
+{
+	return !*top;
+}
+
+static bool is_full(void **top)
+{
+	return !((uintptr_t)(top + 1) & (HK_MAGAZINE_BYTES - 1));
+}
+
+static void set_top(struct hk_front *front, unsigned size_class, void **top)
+{
+	HK_STORE_TOP(&front->hot.top[size_class], top);
+}
+
+static void set_spare(struct hk_front *front, unsigned size_class, void **top)
+{
+	HK_STORE_TOP(&front->spare[size_class], top);
+}
+
+void hk_front_fold(struct hk_front *front, unsigned size_class)
+{
+	struct hk_depot *depot = front->depot;
+	const struct hk_platform *platform = &depot->slabs->space->memory->platform;
+
+	hk_lock_acquire(&depot->lock, platform);
+	depot->gets[size_class] +=
+		atomic_exchange_explicit(&front->gets[size_class], 0, memory_order_relaxed);
+	depot->puts[size_class] +=
+		atomic_exchange_explicit(&front->puts[size_class], 0, memory_order_relaxed);
+	hk_lock_release(&depot->lock, platform);
+}
+
+/*
+ * Counts an exchange with the depot. The counters are small: long before they are full, their
+ * counts go to the depot's.
+ */
+static void count_exchange(struct hk_front *front, _Atomic uint32_t *counter, unsigned size_class)
+{
+	uint32_t count = atomic_load_explicit(counter, memory_order_relaxed) + 1;
+
+	atomic_store_explicit(counter, count, memory_order_relaxed);
+	if (count >> 31)
+		hk_front_fold(front, size_class);
+}
+
+void hk_front_reset(struct hk_front *front)
+{
+	unsigned index;
+
+	for (index = 0; index < HK_TOPS; index++)
+		set_top(front, index, no_top());
+	for (index = 0; index < HK_CLASSES; index++)
+		set_spare(front, index, no_top());
+	front->hot.bound = 0;
+}
+
+void hk_front_init(struct hk_front *front, struct hk_depot *depot, struct hk_arena *arena)
+{
+	struct hk_superslabs *space = depot->slabs->space;
+
+	front->hot.base = (uintptr_t)space->base;
+	front->hot.classes = space->classes.base;
+	front->depot = depot;
+	front->arena = arena;
+	hk_front_reset(front);
+}
+
+bool hk_front_refresh(struct hk_front *front)
+{
+	size_t bound = hk_space_bound(front->depot->slabs->space);
+	bool further = bound > front->hot.bound;
+
+	front->hot.bound = bound;
+	return further;
+}
+
+void hk_front_return(struct hk_front *front, void *const *blocks, size_t count)
+{
+	struct hk_bad bad[HK_BATCH_MAX];
+	size_t refused = hk_slab_return(front->depot->slabs, blocks, count, bad);
+
+	if (!refused)
+		return;
+	atomic_store_explicit(&front->refused,
+			      atomic_load_explicit(&front->refused, memory_order_relaxed) + refused,
+			      memory_order_relaxed);
+	hk_report_bad(front->depot->slabs->space->memory->reporter, bad, refused);
+}
+
+/* Returns a magazine's blocks to their slabs. The caller has set its top to the bottom first. */
+static void drain(struct hk_front *front, unsigned size_class, void **top)
+{
+	size_t rounds = hk_magazine_rounds(top, hk_class_infos[size_class].capacity);
+
+	hk_front_return(front, top + 1 - rounds, rounds);
+}
+
+static void **bottom_of(unsigned size_class, void **top)
+{
+	return hk_magazine(top) + HK_MAGAZINE_ROUNDS - hk_class_infos[size_class].capacity;
+}
+
+/* A batch from the slabs: the first block is the caller's, the others fill the loaded one. */
+static void *refill_from_slabs(struct hk_front *front, unsigned size_class)
+{
+	void **top = front->hot.top[size_class];
+	void *blocks[HK_BATCH_MAX];
+	size_t count;
+
+	if (is_none(top)) {
+		top = NULL;
+		if (hk_class_infos[size_class].capacity)
+			top = hk_magazine_get(front->depot, size_class);
+		if (top)
+			set_top(front, size_class, top);
+	}
+	count = top ? hk_class_infos[size_class].capacity + 1u : 1;
+	count = hk_slab_take(front->depot->slabs, size_class, blocks, count, NULL);
+	if (!count)
+		return NULL;
+	if (count > 1) {
+		/* the lowest on top, so that blocks leave in the order of their addresses */
+		while (count > 1)
+			*++top = blocks[--count];
+		set_top(front, size_class, top);
+	}
+	hk_front_refresh(front);
+	return blocks[0];
+}
+
+static void *refill(struct hk_front *front, unsigned size_class)
+{
+	void **top = front->hot.top[size_class], **spare = front->spare[size_class], **full;
+
+	if (!is_empty(spare)) {
+		set_spare(front, size_class, top);
+		hk_count(&front->spare_swap);
+	} else {
+		full = hk_depot_get(front->depot, size_class);
+		if (!full)
+			return refill_from_slabs(front, size_class);
+		count_exchange(front, &front->gets[size_class], size_class);
+		if (is_none(spare))
+			set_spare(front, size_class, top);
+		else if (!is_none(top))
+			hk_magazine_put(front->depot, top);
+		spare = full;
+		hk_front_refresh(front);
+	}
+	set_top(front, size_class, spare - 1);
+	return *spare;
+}
+
+/* Both magazines are full: makes room by giving the spare to the depot or to the slabs. */
+static void **make_room(struct hk_front *front, unsigned size_class)
+{
+	void **top = front->hot.top[size_class], **spare = front->spare[size_class], **empty;
+
+	empty = hk_magazine_get(front->depot, size_class);
+	if (empty && !is_none(spare)) {
+		if (hk_depot_put(front->depot, size_class, spare)) {
+			count_exchange(front, &front->puts[size_class], size_class);
+		} else {
+			hk_magazine_put(front->depot, empty);
+			empty = NULL;
+		}
+	}
+	if (empty) {
+		set_spare(front, size_class, top);
+		set_top(front, size_class, empty);
+		return empty;
+	}
+	/* no magazine to be had, or enough in the depot: the older one goes to the slabs */
+	if (is_none(spare)) {
+		empty = bottom_of(size_class, top);
+		set_top(front, size_class, empty);
+		drain(front, size_class, top);
+		return empty;
+	}
+	empty = bottom_of(size_class, spare);
+	set_spare(front, size_class, top);
+	set_top(front, size_class, empty);
+	drain(front, size_class, spare);
+	return empty;
+}
+
+void hk_front_push(struct hk_front *front, unsigned size_class, void *ptr)
+{
+	void **top = front->hot.top[size_class], **spare = front->spare[size_class];
+
+	if (!is_full(top)) {
+		/* the class table was longer than this cache knew */
+	} else if (is_none(top)) {
+		top = NULL;
+		if (hk_class_infos[size_class].capacity)
+			top = hk_magazine_get(front->depot, size_class);
+		if (!top) {
+			hk_front_return(front, &ptr, 1);
+			return;
+		}
+	} else if (!is_full(spare)) {
+		set_spare(front, size_class, top);
+		top = spare;
+		hk_count(&front->spare_swap);
+	} else {
+		top = make_room(front, size_class);
+	}
+	*++top = ptr;
+	set_top(front, size_class, top);
+}
+
+void hk_front_flush(struct hk_front *front)
+{
+	unsigned size_class;
+
+	for (size_class = 1; size_class < HK_CLASSES; size_class++) {
+		void **top = front->hot.top[size_class], **spare = front->spare[size_class];
+
+		set_top(front, size_class, no_top());
+		set_spare(front, size_class, no_top());
+		if (!is_none(top)) {
+			drain(front, size_class, top);
+			hk_magazine_put(front->depot, top);
+		}
+		if (!is_none(spare)) {
+			drain(front, size_class, spare);
+			hk_magazine_put(front->depot, spare);
+		}
+	}
+}
+
+static size_t rounds_of(void **top, unsigned size_class)
+{
+	return is_none(top) ? 0 : hk_magazine_rounds(top, hk_class_infos[size_class].capacity);
+}
+
+void *hk_front_alloc(struct hk_front *front, unsigned size_class)
+{
+	void **top = front->hot.top[size_class];
+
+	if (is_empty(top))
+		return refill(front, size_class);
+	set_top(front, size_class, top - 1);
+	return *top;
+}
+
+void *hk_front_zalloc(struct hk_front *front, unsigned size_class, size_t size)
+{
+	bool zeroed = false;
+	void *block = NULL;
+
+	/* a block that no magazine has seen may be zero still: it is large enough to ask */
+	if (size > HK_EIGHTH_MAX && is_empty(front->hot.top[size_class]) &&
+	    is_empty(front->spare[size_class]) && !hk_depot_blocks(front->depot, size_class))
+		hk_slab_take(front->depot->slabs, size_class, &block, 1, &zeroed);
+	else
+		block = hk_front_alloc(front, size_class);
+	if (block && !zeroed)
+		memset(block, 0, size);
+	return block;
+}
+
+size_t hk_front_blocks(struct hk_front *front, unsigned size_class)
+{
+	return rounds_of(HK_LOAD_TOP(&front->hot.top[size_class]), size_class) +
+	       rounds_of(HK_LOAD_TOP(&front->spare[size_class]), size_class);
+}
+
+static size_t check_magazine(void **top, unsigned size_class)
+{
+	void **slot = bottom_of(size_class, top);
+	size_t broken = *slot != NULL;
+
+	if (top < slot)
+		return broken + 1;
+	while (++slot <= top)
+		broken += !*slot;
+	return broken;
+}
+
+size_t hk_front_magazines(struct hk_front *front, size_t *broken)
+{
+	unsigned size_class;
+	size_t held = 0;
+
+	for (size_class = 1; size_class < HK_CLASSES; size_class++) {
+		void **top = front->hot.top[size_class], **spare = front->spare[size_class];
+
+		if (!is_none(top)) {
+			held++;
+			*broken += check_magazine(top, size_class);
+		}
+		if (!is_none(spare)) {
+			held++;
+			*broken += check_magazine(spare, size_class);
+		}
+	}
+	*broken += !is_none(front->hot.top[0]);
+	*broken += !is_none(front->hot.top[HK_CLASS_LARGE]);
+	*broken += !is_none(front->hot.top[HK_CLASS_INSIDE]);
+	return held;
+}

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Caches: two magazines per class, the loaded one that the inline functions pop and push, and a
+ * spare. Whole magazines are exchanged with the depot, so that a worker at the edge of a
+ * magazine does not go back and forth (Bonwick and Adams, 2001).
+ *
+ * Everything here belongs to the cache's user, without a lock or an atomic read-modify-write.
+ * The statistics of other threads read @top, @spare and the counters, hence relaxed accesses.
+ * A spare is full or empty, but for what a flush of a refused block may leave.
+ */
+#ifndef HK_CACHE_H
+#define HK_CACHE_H
+
+#include <hakmem/depot.h>
+
+/**
+ * struct hk_front - a cache, as the library knows it
+ * @hot: what the inline functions use; a struct hk_cache * points here.
+ * @depot: where magazines come from and go to.
+ * @arena: for the callbacks.
+ * @slot: which of the arena's caches it is.
+ * @next_free: while not alive: the next such slot, plus one.
+ * @alive: created and not destroyed.
+ * @in_oom: on_oom runs for this cache.
+ * @spare_swap: as in struct hk_counters; so are the others.
+ * @spare: per class, the topmost slot in use of the spare magazine.
+ * @gets: full magazines got from the depot.
+ * @puts: full magazines put there.
+ */
+struct hk_front {
+	struct hk_cache hot;
+	struct hk_depot *depot;
+	struct hk_arena *arena;
+	uint32_t slot;
+	uint32_t next_free;
+	bool alive;
+	bool in_oom;
+	_Atomic size_t spare_swap;
+	_Atomic size_t free_null;
+	_Atomic size_t refused;
+	_Atomic size_t exhausted;
+	void **spare[HK_CLASSES];
+	_Atomic uint32_t gets[HK_CLASSES];
+	_Atomic uint32_t puts[HK_CLASSES];
+};
+
+_Static_assert(sizeof(struct hk_front) <= 3072, "a cache's own struct is at most 3 KiB");
+_Static_assert(offsetof(struct hk_front, hot) == 0, "a cache is its front");
+
+static inline struct hk_front *hk_front(struct hk_cache *cache)
+{
+	return (struct hk_front *)(void *)cache;
+}
+
+/* Counters of the owner, read by others: a load and a store, no locked instruction. */
+static inline void hk_count(_Atomic size_t *counter)
+{
+	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1,
+			      memory_order_relaxed);
+}
+
+/* Makes a cache without magazines. */
+void hk_front_init(struct hk_front *front, struct hk_depot *depot, struct hk_arena *arena);
+
+/* A block of a class; NULL: no memory. Locks: class, depot, space. */
+void *hk_front_alloc(struct hk_front *front, unsigned size_class);
+
+/* The same, its first @size bytes zero. */
+void *hk_front_zalloc(struct hk_front *front, unsigned size_class, size_t size);
+
+/* Puts a block into the magazine of a class. Never fails. Locks: class, depot, space. */
+void hk_front_push(struct hk_front *front, unsigned size_class, void *ptr);
+
+/* Returns all blocks to their slabs, and the magazines to the depot. Locks: class. */
+void hk_front_flush(struct hk_front *front);
+
+/* Forgets all magazines, after a reset. */
+void hk_front_reset(struct hk_front *front);
+
+/* Adds a class's counts of exchanges to the depot's. Locks: depot. */
+void hk_front_fold(struct hk_front *front, unsigned size_class);
+
+/* Learns how far the class table goes now: whether that is further than before. */
+bool hk_front_refresh(struct hk_front *front);
+
+/* Returns blocks to their slabs past the magazines, and reports those refused. */
+void hk_front_return(struct hk_front *front, void *const *blocks, size_t count);
+
+/* Blocks of a class in both magazines; any thread. */
+size_t hk_front_blocks(struct hk_front *front, unsigned size_class);
+
+/* Magazines held; with @broken, which is added to, their shape is checked. */
+size_t hk_front_magazines(struct hk_front *front, size_t *broken);
+
+#endif /* HK_CACHE_H */

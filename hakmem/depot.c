@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Stacks of magazines; see depot.h.
+ *
+ * Orders: a magazine's blocks, and its depth, are written before the release that pushes it,
+ * and read after the acquire that pops it. A popper that lost the race has read a link only,
+ * which is atomic; the tag makes its compare-and-swap fail.
+ */
+#include <hakmem/depot.h>
+
+static struct hk_link *link_at(struct hk_depot *depot, uint32_t index)
+{
+	return &((struct hk_link *)(void *)depot->links.base)[index];
+}
+
+static void **magazine_at(struct hk_depot *depot, uint32_t index)
+{
+	return (void **)(void *)(depot->magazines.base + index * HK_MAGAZINE_BYTES);
+}
+
+static uint32_t index_of(struct hk_depot *depot, void **slot)
+{
+	return (uint32_t)((size_t)((unsigned char *)slot - depot->magazines.base) /
+			  HK_MAGAZINE_BYTES);
+}
+
+static uint64_t head_with(uint64_t old, uint32_t index_plus_one)
+{
+	return ((old >> 32) + 1) << 32 | index_plus_one;
+}
+
+static uint32_t depth_at(struct hk_depot *depot, uint64_t head)
+{
+	uint32_t top = (uint32_t)head;
+
+	if (!top)
+		return 0;
+	return atomic_load_explicit(&link_at(depot, top - 1)->depth, memory_order_relaxed);
+}
+
+/* Pushes a magazine unless the stack is @depth_max deep. */
+static bool push(struct hk_depot *depot, struct hk_stack *stack, uint32_t index, uint32_t depth_max)
+{
+	struct hk_link *link = link_at(depot, index);
+	/* pairs with the release below, for the depth of the magazine on top */
+	uint64_t old = atomic_load_explicit(&stack->head, memory_order_acquire);
+
+	do {
+		uint32_t depth = depth_at(depot, old);
+
+		if (depth >= depth_max)
+			return false;
+		atomic_store_explicit(&link->next, (uint32_t)old, memory_order_relaxed);
+		atomic_store_explicit(&link->depth, depth + 1, memory_order_relaxed);
+		/* release: pairs with the acquires here and in pop() */
+	} while (!atomic_compare_exchange_weak_explicit(&stack->head, &old,
+							head_with(old, index + 1),
+							memory_order_release,
+							memory_order_acquire));
+	return true;
+}
+
+/* Pops a magazine: its index plus one, or 0. */
+static uint32_t pop(struct hk_depot *depot, struct hk_stack *stack)
+{
+	/* acquire: pairs with the release in push() */
+	uint64_t old = atomic_load_explicit(&stack->head, memory_order_acquire);
+	uint32_t next;
+
+	do {
+		if (!(uint32_t)old)
+			return 0;
+		next = atomic_load_explicit(&link_at(depot, (uint32_t)old - 1)->next,
+					    memory_order_relaxed);
+	} while (!atomic_compare_exchange_weak_explicit(&stack->head, &old, head_with(old, next),
+							memory_order_acquire,
+							memory_order_acquire));
+	return (uint32_t)old;
+}
+
+/* Carves a magazine out of the section: its index plus one, or 0. */
+static uint32_t carve(struct hk_depot *depot)
+{
+	struct hk_memory *memory = depot->slabs->space->memory;
+	uint32_t got = 0;
+
+	hk_lock_acquire(&depot->lock, &memory->platform);
+	if (depot->count < depot->count_max &&
+	    !hk_section_grow(memory, &depot->links, (depot->count + 1) * sizeof(struct hk_link)) &&
+	    !hk_section_grow(memory, &depot->magazines, (depot->count + 1) * HK_MAGAZINE_BYTES))
+		got = ++depot->count;
+	hk_lock_release(&depot->lock, &memory->platform);
+	return got;
+}
+
+void **hk_magazine_get(struct hk_depot *depot, unsigned size_class)
+{
+	uint32_t got = pop(depot, &depot->empty);
+	void **bottom;
+
+	if (!got)
+		got = carve(depot);
+	if (!got)
+		return NULL;
+	bottom = magazine_at(depot, got - 1) + HK_MAGAZINE_ROUNDS -
+		 hk_class_infos[size_class].capacity;
+	*bottom = NULL;
+	return bottom;
+}
+
+void hk_magazine_put(struct hk_depot *depot, void **slot)
+{
+	push(depot, &depot->empty, index_of(depot, slot), UINT32_MAX);
+}
+
+void **hk_depot_get(struct hk_depot *depot, unsigned size_class)
+{
+	uint32_t got = pop(depot, &depot->full[size_class]);
+
+	return got ? magazine_at(depot, got - 1) + HK_MAGAZINE_ROUNDS : NULL;
+}
+
+static uint32_t depth_max(unsigned size_class)
+{
+	const struct hk_class_info *info = &hk_class_infos[size_class];
+	size_t depth = 1;
+
+	if (info->capacity)
+		depth = HK_DEPOT_BYTES / ((size_t)info->size * info->capacity);
+	return depth ? (uint32_t)depth : 1;
+}
+
+bool hk_depot_put(struct hk_depot *depot, unsigned size_class, void **slot)
+{
+	return push(depot, &depot->full[size_class], index_of(depot, slot), depth_max(size_class));
+}
+
+size_t hk_magazine_drain(struct hk_depot *depot, unsigned size_class, void **top,
+			 struct hk_bad *bad)
+{
+	size_t rounds = hk_magazine_rounds(top, hk_class_infos[size_class].capacity);
+
+	return hk_slab_return(depot->slabs, top + 1 - rounds, rounds, bad);
+}
+
+void hk_depot_drain(struct hk_depot *depot)
+{
+	struct hk_reporter *reporter = depot->slabs->space->memory->reporter;
+	struct hk_bad bad[HK_BATCH_MAX];
+	unsigned size_class;
+	void **top;
+
+	for (size_class = 1; size_class < HK_CLASSES; size_class++) {
+		while ((top = hk_depot_get(depot, size_class)) != NULL) {
+			size_t refused = hk_magazine_drain(depot, size_class, top, bad);
+
+			hk_magazine_put(depot, top);
+			hk_report_bad(reporter, bad, refused);
+		}
+	}
+}
+
+size_t hk_depot_blocks(struct hk_depot *depot, unsigned size_class)
+{
+	/* acquire: pairs with the release in push(), for the depth */
+	uint64_t head = atomic_load_explicit(&depot->full[size_class].head, memory_order_acquire);
+
+	return (size_t)depth_at(depot, head) * hk_class_infos[size_class].capacity;
+}
+
+static void stack_clear(struct hk_stack *stack)
+{
+	uint64_t old = atomic_load_explicit(&stack->head, memory_order_relaxed);
+
+	atomic_store_explicit(&stack->head, head_with(old, 0), memory_order_relaxed);
+}
+
+void hk_depot_reset(struct hk_depot *depot)
+{
+	unsigned size_class;
+
+	stack_clear(&depot->empty);
+	for (size_class = 1; size_class < HK_CLASSES; size_class++)
+		stack_clear(&depot->full[size_class]);
+	depot->count = 0;
+}
+
+size_t hk_depot_trim(struct hk_depot *depot)
+{
+	struct hk_memory *memory = depot->slabs->space->memory;
+	size_t freed;
+
+	/* magazines once carved stay in use until a reset, so no link beyond is looked at */
+	hk_lock_acquire(&depot->lock, &memory->platform);
+	freed = hk_section_shrink(memory, &depot->links, depot->count * sizeof(struct hk_link));
+	freed += hk_section_shrink(memory, &depot->magazines, depot->count * HK_MAGAZINE_BYTES);
+	hk_lock_release(&depot->lock, &memory->platform);
+	return freed;
+}
+
+/* One stack: depths count down, a full magazine has its rounds. */
+static size_t check_stack(struct hk_depot *depot, struct hk_stack *stack, unsigned size_class,
+			  size_t *magazines)
+{
+	uint64_t head = atomic_load_explicit(&stack->head, memory_order_relaxed);
+	uint32_t next = (uint32_t)head, depth = depth_at(depot, head);
+	size_t broken = 0;
+
+	for (; next; depth--) {
+		struct hk_link *link = link_at(depot, next - 1);
+		void **magazine = magazine_at(depot, next - 1);
+		unsigned slot;
+
+		if (next > depot->count || *magazines >= depot->count)
+			return broken + 1;
+		(*magazines)++;
+		broken += atomic_load_explicit(&link->depth, memory_order_relaxed) != depth;
+		for (slot = 0; size_class && slot < hk_class_infos[size_class].capacity; slot++)
+			broken += !magazine[HK_MAGAZINE_ROUNDS - slot];
+		next = atomic_load_explicit(&link->next, memory_order_relaxed);
+	}
+	return broken + (depth != 0);
+}
+
+size_t hk_depot_check(struct hk_depot *depot, size_t held)
+{
+	size_t magazines = 0, broken = check_stack(depot, &depot->empty, 0, &magazines);
+	unsigned size_class;
+
+	for (size_class = 1; size_class < HK_CLASSES; size_class++)
+		broken += check_stack(depot, &depot->full[size_class], size_class, &magazines);
+	return broken + (magazines + held != depot->count);
+}

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The depot: the arena's stock of magazines, full ones per class and empty ones for all.
+ *
+ * A magazine is an array of HK_MAGAZINE_SLOTS pointers, aligned to its size; it is named by its
+ * index. Stacks of magazines are linked through a side table, so that a thread that looks at a
+ * magazine another has just taken reads no block. A stack's head is 64 bits, the index plus one
+ * and a tag that every exchange increments, against ABA; one compare-and-swap takes or gives a
+ * whole magazine and its blocks (Bonwick and Adams, "Magazines and Vmem", 2001).
+ *
+ * The table also says how deep each magazine lies in its stack: that bounds the depot by bytes
+ * without a counter that all caches would write.
+ *
+ * Magazines are metadata, carved from their section as they are needed, kept until a reset.
+ * Where none is to be had the caches work without.
+ */
+#ifndef HK_DEPOT_H
+#define HK_DEPOT_H
+
+#include <hakmem/slab.h>
+
+/* Bytes of free blocks that the depot keeps per class, at least one magazine. */
+#ifndef HK_DEPOT_BYTES
+#define HK_DEPOT_BYTES ((size_t)128 << 10)
+#endif
+
+/* Index plus one of the topmost magazine in the low half, tag in the high half. */
+struct hk_stack {
+	_Alignas(64) _Atomic uint64_t head;
+};
+
+struct hk_link {
+	_Atomic uint32_t next;	/* index plus one */
+	_Atomic uint32_t depth; /* magazines from here down, this one included */
+};
+
+struct hk_depot {
+	struct hk_slabs *slabs;
+	struct hk_lock lock;	     /* of what follows, up to the stacks */
+	struct hk_section magazines; /* see below */
+	struct hk_section links;
+	uint32_t count; /* magazines carved so far */
+	uint32_t count_max;
+	uint64_t gets[HK_CLASSES]; /* exchanges, of caches that are gone; see hk_front_fold() */
+	uint64_t puts[HK_CLASSES];
+	struct hk_stack empty;
+	struct hk_stack full[HK_CLASSES];
+};
+
+/* The magazine that a slot belongs to. */
+static inline void **hk_magazine(void **slot)
+{
+	return (void **)((uintptr_t)slot & ~(uintptr_t)(HK_MAGAZINE_BYTES - 1));
+}
+
+/* Rounds between the NULL at the bottom of a magazine of @capacity and @top. */
+static inline size_t hk_magazine_rounds(void **top, unsigned capacity)
+{
+	return (size_t)(top - hk_magazine(top)) - (HK_MAGAZINE_ROUNDS - capacity);
+}
+
+/* An empty magazine for a class: its bottom slot, or NULL when there is none. Locks: depot. */
+void **hk_magazine_get(struct hk_depot *depot, unsigned size_class);
+
+/* Gives an empty magazine back; any slot of it. */
+void hk_magazine_put(struct hk_depot *depot, void **slot);
+
+/* Takes a full magazine: its topmost slot, or NULL. */
+void **hk_depot_get(struct hk_depot *depot, unsigned size_class);
+
+/* Gives a full magazine: false when the depot has enough of the class. */
+bool hk_depot_put(struct hk_depot *depot, unsigned size_class, void **slot);
+
+/* Returns the blocks of a magazine to their slabs: how many were refused, see @bad. */
+size_t hk_magazine_drain(struct hk_depot *depot, unsigned size_class, void **top,
+			 struct hk_bad *bad);
+
+/* Returns all blocks in the depot to their slabs. */
+void hk_depot_drain(struct hk_depot *depot);
+
+/* Blocks of a class in the depot. */
+size_t hk_depot_blocks(struct hk_depot *depot, unsigned size_class);
+
+/* All magazines back into their section; nothing else runs. */
+void hk_depot_reset(struct hk_depot *depot);
+
+/* Gives the section's pages beyond the magazines in use back. Returns bytes. */
+size_t hk_depot_trim(struct hk_depot *depot);
+
+/* Number of broken invariants; @held: magazines that caches hold. Nothing else runs. */
+size_t hk_depot_check(struct hk_depot *depot, size_t held);
+
+#endif /* HK_DEPOT_H */

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Large blocks: more than HK_CLASS_MAX bytes, or aligned to more than a slab. Each is a run of
+ * its own.
+ *
+ * A large block's first slab has the class byte HK_CLASS_LARGE, the others HK_CLASS_INSIDE. Who
+ * frees it changes the first byte by compare-and-swap, so that of two threads that free the
+ * same block one is told so. There is no lock here; the run's owner is the block's.
+ */
+#ifndef HK_LARGE_H
+#define HK_LARGE_H
+
+#include <hakmem/superslab.h>
+
+struct hk_large {
+	struct hk_superslabs *space;
+	_Atomic size_t blocks; /* live */
+	_Atomic size_t slabs;  /* their slabs */
+	_Atomic size_t allocs;
+	_Atomic size_t frees;
+};
+
+/* 0, or an error of hk_run_take(); the first @zero_bytes are zero. Locks: space. */
+int hk_large_alloc(struct hk_large *large, size_t size, size_t align, size_t zero_bytes,
+		   void **block);
+
+/* Frees a block by its address, or says what is wrong with it. */
+enum hk_fault hk_large_free(struct hk_large *large, void *ptr);
+
+/* What is wrong with @ptr as the start of a large block; its class byte is not 1 to 120. */
+enum hk_fault hk_large_fault(const struct hk_large *large, const void *ptr);
+
+/* Bytes of a large block, 0 when @ptr is no large block's start. */
+size_t hk_large_size(const struct hk_large *large, const void *ptr);
+
+/* Changes a live block's size in place; @size is at least 1. */
+bool hk_large_resize(struct hk_large *large, void *ptr, size_t size);
+
+/* Moves a live block to a new run of @size bytes by the platform: NULL when it can't be done. */
+void *hk_large_move(struct hk_large *large, void *ptr, size_t size);
+
+/* Everything was freed by a reset. */
+void hk_large_reset(struct hk_large *large);
+
+/* Number of broken invariants; nothing else runs. */
+size_t hk_large_check(struct hk_large *large);
+
+#endif /* HK_LARGE_H */

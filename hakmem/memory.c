@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT */
+/* Charging, committing and giving back; see memory.h. */
+#include <hakmem/memory.h>
+#include <string.h>
+
+static void raise_peak(struct hk_memory *memory)
+{
+	size_t now = hk_memory_committed(memory);
+	size_t peak = atomic_load_explicit(&memory->peak, memory_order_relaxed);
+
+	while (peak < now &&
+	       !atomic_compare_exchange_weak_explicit(&memory->peak, &peak, now,
+						      memory_order_relaxed, memory_order_relaxed))
+		;
+}
+
+int hk_memory_charge(struct hk_memory *memory, size_t bytes)
+{
+	size_t now = atomic_load_explicit(&memory->committed, memory_order_relaxed);
+
+	do {
+		if (now > memory->limit || bytes > memory->limit - now)
+			return HK_ERROR_LIMIT;
+	} while (!atomic_compare_exchange_weak_explicit(&memory->committed, &now, now + bytes,
+							memory_order_relaxed,
+							memory_order_relaxed));
+	return 0;
+}
+
+void hk_memory_uncharge(struct hk_memory *memory, size_t bytes)
+{
+	atomic_fetch_sub_explicit(&memory->committed, bytes, memory_order_relaxed);
+}
+
+int hk_memory_commit(struct hk_memory *memory, void *ptr, size_t size)
+{
+	int error = hk_memory_charge(memory, size);
+
+	if (error)
+		return error;
+	hk_memory_count_call(memory);
+	if (memory->platform.commit(memory->platform.context, ptr, size)) {
+		hk_memory_uncharge(memory, size);
+		hk_reporter_note(memory->reporter);
+		return HK_ERROR_MEMORY;
+	}
+	raise_peak(memory);
+	return 0;
+}
+
+int hk_memory_decommit(struct hk_memory *memory, void *ptr, size_t size)
+{
+	hk_memory_count_call(memory);
+	if (memory->platform.decommit(memory->platform.context, ptr, size)) {
+		hk_reporter_note(memory->reporter);
+		return HK_ERROR_PLATFORM;
+	}
+	hk_memory_uncharge(memory, size);
+	return 0;
+}
+
+int hk_section_grow(struct hk_memory *memory, struct hk_section *section, size_t bytes)
+{
+	size_t target;
+	int error;
+
+	if (bytes <= section->committed)
+		return 0;
+	if (bytes > section->size)
+		return HK_ERROR_ADDRESS_SPACE;
+	target = hk_round_up(bytes, memory->platform.page_size);
+	error = hk_memory_commit(memory, section->base + section->committed,
+				 target - section->committed);
+	if (error)
+		return error;
+	if (!hk_memory_is_zeroed(memory))
+		memset(section->base + section->committed, 0, target - section->committed);
+	section->committed = target;
+	return 0;
+}
+
+size_t hk_section_shrink(struct hk_memory *memory, struct hk_section *section, size_t bytes)
+{
+	size_t target = hk_round_up(bytes, memory->platform.page_size);
+	size_t freed;
+
+	if (target >= section->committed)
+		return 0;
+	freed = section->committed - target;
+	if (hk_memory_decommit(memory, section->base + target, freed)) {
+		/* still committed, but its content may be gone */
+		memset(section->base + target, 0, freed);
+		return 0;
+	}
+	section->committed = target;
+	return freed;
+}
+
+struct hk_deadline hk_deadline_in(struct hk_memory *memory, uint64_t budget_ns)
+{
+	struct hk_deadline deadline = { 0 };
+
+	if (!budget_ns)
+		return deadline;
+	deadline.end_ns = 1;
+	if (memory->platform.now_ns) {
+		hk_memory_count_call(memory);
+		deadline.end_ns = memory->platform.now_ns(memory->platform.context);
+		deadline.end_ns = deadline.end_ns + budget_ns < budget_ns
+					  ? UINT64_MAX
+					  : deadline.end_ns + budget_ns;
+	}
+	return deadline;
+}
+
+bool hk_deadline_over(struct hk_memory *memory, struct hk_deadline deadline)
+{
+	if (!deadline.end_ns)
+		return false;
+	if (!memory->platform.now_ns)
+		return true;
+	hk_memory_count_call(memory);
+	return memory->platform.now_ns(memory->platform.context) >= deadline.end_ns;
+}

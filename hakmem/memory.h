@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The arena's memory: one reservation, what of it is committed, and the limit on that.
+ *
+ * Every commit and decommit of the arena goes through here, so that the bytes taken from the
+ * platform are counted in one place. A charge comes before the commit and is undone when the
+ * commit fails: the limit is never passed, not for a moment.
+ *
+ * A section is a part of the reservation that grows from its start: metadata at a fixed place,
+ * committed up to a mark, page-rounded. Whoever owns a section guards it with its own lock.
+ */
+#ifndef HK_MEMORY_H
+#define HK_MEMORY_H
+
+#include <hakmem/lock.h>
+#include <hakmem/report.h>
+
+struct hk_memory {
+	struct hk_platform platform;
+	struct hk_reporter *reporter;
+	unsigned char *base;
+	size_t size;
+	size_t limit; /* SIZE_MAX: none */
+	_Atomic size_t committed;
+	_Atomic size_t peak;
+	_Atomic size_t calls; /* of the platform */
+};
+
+struct hk_section {
+	unsigned char *base;
+	size_t size;	  /* address range */
+	size_t committed; /* bytes from the start */
+};
+
+static inline size_t hk_round_up(size_t value, size_t unit)
+{
+	return (value + unit - 1) & ~(unit - 1);
+}
+
+/* Copies what a memory is so far to where it stays. */
+static inline void hk_memory_init(struct hk_memory *memory, const struct hk_memory *from,
+				  struct hk_reporter *reporter)
+{
+	memory->platform = from->platform;
+	memory->reporter = reporter;
+	memory->base = from->base;
+	memory->size = from->size;
+	memory->limit = from->limit;
+	atomic_init(&memory->committed, from->committed);
+	atomic_init(&memory->peak, from->peak);
+	atomic_init(&memory->calls, from->calls + 1); /* and the reserve */
+}
+
+static inline void hk_memory_count_call(struct hk_memory *memory)
+{
+	atomic_fetch_add_explicit(&memory->calls, 1, memory_order_relaxed);
+}
+
+static inline size_t hk_memory_committed(const struct hk_memory *memory)
+{
+	return atomic_load_explicit(&((struct hk_memory *)memory)->committed, memory_order_relaxed);
+}
+
+/* Takes @bytes out of what the limit still allows: 0 or HK_ERROR_LIMIT. */
+int hk_memory_charge(struct hk_memory *memory, size_t bytes);
+void hk_memory_uncharge(struct hk_memory *memory, size_t bytes);
+
+/* Charges and commits: 0, HK_ERROR_LIMIT or HK_ERROR_MEMORY. The range was not committed. */
+int hk_memory_commit(struct hk_memory *memory, void *ptr, size_t size);
+
+/* Decommits and uncharges: 0, or HK_ERROR_PLATFORM, and the range is still committed. */
+int hk_memory_decommit(struct hk_memory *memory, void *ptr, size_t size);
+
+/* Whether memory is zero after its commit. */
+static inline bool hk_memory_is_zeroed(const struct hk_memory *memory)
+{
+	return memory->platform.flags & HK_PLATFORM_ZEROED;
+}
+
+/* Commits a section's first @bytes, what is new is zero: 0 or an error as above. */
+int hk_section_grow(struct hk_memory *memory, struct hk_section *section, size_t bytes);
+
+/* Decommits what lies beyond a section's first @bytes, page-rounded. Returns bytes given back. */
+size_t hk_section_shrink(struct hk_memory *memory, struct hk_section *section, size_t bytes);
+
+/* The time by which bounded work ends. */
+struct hk_deadline {
+	uint64_t end_ns; /* 0: never */
+};
+
+struct hk_deadline hk_deadline_in(struct hk_memory *memory, uint64_t budget_ns);
+
+/* Whether the time is over; with a bound but without a clock, always. */
+bool hk_deadline_over(struct hk_memory *memory, struct hk_deadline deadline);
+
+#endif /* HK_MEMORY_H */

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The table of size classes.
+ *
+ * A run is the shortest of 1 to 8 slabs that wastes at most 1/32 at its end; where none does,
+ * as many as waste least are few. A magazine holds 31 blocks, fewer where these would pass
+ * MAGAZINE_MAX_BYTES; blocks beyond that are not cached.
+ */
+#include <hakmem/size_class.h>
+
+#ifndef MAGAZINE_MAX_BYTES
+#define MAGAZINE_MAX_BYTES 32768
+#endif
+
+#define TAIL(size, slabs) ((slabs)*65536 % (size))
+#define FITS(size, slabs) (TAIL(size, slabs) * 32 <= (slabs)*65536)
+#define SLABS(size)                                                                                \
+	(FITS(size, 1)	 ? 1                                                                       \
+	 : FITS(size, 2) ? 2                                                                       \
+	 : FITS(size, 3) ? 3                                                                       \
+	 : FITS(size, 4) ? 4                                                                       \
+	 : FITS(size, 5) ? 5                                                                       \
+	 : FITS(size, 6) ? 6                                                                       \
+	 : FITS(size, 7) ? 7                                                                       \
+			 : 8)
+#define CAPACITY(size) ((size)*31 <= MAGAZINE_MAX_BYTES ? 31 : MAGAZINE_MAX_BYTES / (size))
+#define CLASS(size)                                                                                \
+	{                                                                                          \
+		(size), (0x80000000u + (size) / 16 - 1) / ((size) / 16),                           \
+			SLABS(size) * 65536 / (size), SLABS(size), CAPACITY(size)                  \
+	}
+#define SIXTEENTHS(from)                                                                           \
+	CLASS((from) + 16), CLASS((from) + 32), CLASS((from) + 48), CLASS((from) + 64),            \
+		CLASS((from) + 80), CLASS((from) + 96), CLASS((from) + 112), CLASS((from) + 128)
+#define EIGHTHS(from)                                                                              \
+	CLASS((from) / 8 * 9), CLASS((from) / 8 * 10), CLASS((from) / 8 * 11),                     \
+		CLASS((from) / 8 * 12), CLASS((from) / 8 * 13), CLASS((from) / 8 * 14),            \
+		CLASS((from) / 8 * 15), CLASS((from) / 8 * 16)
+#define QUARTERS(from)                                                                             \
+	CLASS((from) / 4 * 5), CLASS((from) / 4 * 6), CLASS((from) / 4 * 7), CLASS((from) / 4 * 8)
+
+/* clang-format off */
+const struct hk_class_info hk_class_infos[HK_CLASSES] = {
+	{ 0, 0, 0, 0, 0 },
+	SIXTEENTHS(0), SIXTEENTHS(128), SIXTEENTHS(256), SIXTEENTHS(384),
+	SIXTEENTHS(512), SIXTEENTHS(640), SIXTEENTHS(768), SIXTEENTHS(896),
+	EIGHTHS(1024), EIGHTHS(2048), EIGHTHS(4096), EIGHTHS(8192), EIGHTHS(16384),
+	QUARTERS(32768), QUARTERS(65536), QUARTERS(131072), QUARTERS(262144),
+};
+/* clang-format on */
+
+size_t hk_good_size(size_t size)
+{
+	if (size > PTRDIFF_MAX)
+		return 0;
+	if (size > HK_CLASS_MAX)
+		return (size + HK_SLAB_SIZE - 1) & ~(HK_SLAB_SIZE - 1);
+	return hk_class_size(hk_size_class(size ? size : 1));
+}

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Slabs: runs carved into the equal blocks of a size class, their free blocks a bitmap.
+ *
+ * Blocks leave and return in batches, arrays of pointers. A run's blocks in groups of 32 share
+ * a word of its bitmap; a group is handed out for the first time by arithmetic alone, whole and
+ * untouched, so that two caches share no cache line of a fresh run.
+ *
+ * States of a run, changed under its class's lock:
+ *
+ *	partial		in one of the class's lists, by how many of its blocks are free
+ *	full		no block free, in no list
+ *	(empty)		all blocks free: given back to the superslabs at once
+ *
+ * Batches are taken from the fullest partial runs, so that the emptiest can empty.
+ */
+#ifndef HK_SLAB_H
+#define HK_SLAB_H
+
+#include <hakmem/large.h>
+
+#define HK_SLAB_LISTS 4
+#define HK_BATCH_MAX HK_MAGAZINE_SLOTS
+
+/* One class: its lock, its partial runs, its counts. */
+struct hk_slab_class {
+	struct hk_lock lock;
+	uint32_t list[HK_SLAB_LISTS]; /* slab number plus one */
+	size_t blocks_out;	      /* not in slabs */
+	size_t blocks_free;	      /* in slabs */
+	size_t slabs;
+	uint64_t batches;
+	uint64_t new_runs;
+	uint64_t returns;
+	uint64_t runs_emptied;
+};
+
+struct hk_slabs {
+	struct hk_superslabs *space;
+	struct hk_large *large;
+	struct hk_slab_class classes[HK_CLASSES];
+};
+
+/*
+ * Takes up to @want blocks (1 to HK_BATCH_MAX) of a class into @blocks, ascending within a run.
+ * Returns how many, 0 when there is no memory. @zeroed, unless NULL, tells whether all of them
+ * are known to be zero. Locks: class, space.
+ */
+size_t hk_slab_take(struct hk_slabs *slabs, unsigned size_class, void **blocks, size_t want,
+		    bool *zeroed);
+
+/*
+ * Returns blocks, of whatever classes and large ones too, to where they came from. At most
+ * HK_BATCH_MAX. A pointer that can't be freed is left out and described in @bad; returns how
+ * many were. Locks: class, space.
+ */
+size_t hk_slab_return(struct hk_slabs *slabs, void *const *blocks, size_t count,
+		      struct hk_bad *bad);
+
+/* Bytes of the block that begins at @ptr, 0 for what is none's start; lock-free. */
+size_t hk_slab_block_size(const struct hk_slabs *slabs, const void *ptr);
+
+/* What is wrong with @ptr as a block's start, be the block live or free. */
+enum hk_fault hk_slab_fault(const struct hk_slabs *slabs, const void *ptr);
+
+/* Every run given back by a reset. */
+void hk_slab_reset(struct hk_slabs *slabs);
+
+/* Calls @visit for blocks that are out, by class and address, until it returns false. */
+void hk_slab_walk(struct hk_slabs *slabs,
+		  bool (*visit)(void *context, void *block, size_t size, unsigned size_class),
+		  void *context);
+
+/* Number of broken invariants; nothing else runs. */
+size_t hk_slab_check(struct hk_slabs *slabs);
+
+#endif /* HK_SLAB_H */

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Superslabs: the address range of an arena, in slabs of 64 KiB and superslabs of 32.
+ *
+ * What is asked for here is a run, neighbouring slabs. Two maps say which slabs are free, and
+ * which of these are committed ("ready"); the lowest run of the second is taken where one is
+ * long enough, else the lowest of the first, and what is missing is committed. A run may span
+ * superslabs. Slabs are numbered from the start of the range.
+ *
+ * States of a slab, and who may change them:
+ *
+ *	free, not committed	space lock
+ *	free, committed		space lock
+ *	used			by its owner alone; committed once hk_run_take() returns
+ *
+ * Commit and decommit are called with no lock held: the slabs concerned are marked used for
+ * the time. The class table has a byte for each slab, written by the slab's owner and read by
+ * everybody without a lock: it is stable while a block lives in the slab.
+ */
+#ifndef HK_SUPERSLAB_H
+#define HK_SUPERSLAB_H
+
+#include <hakmem/map.h>
+#include <hakmem/memory.h>
+#include <hakmem/size_class.h>
+
+#define HK_SUPERSLAB_SLABS HK_MAP_LEAF_BITS
+#define HK_SUPERSLAB_SIZE (HK_SLAB_SIZE * HK_SUPERSLAB_SLABS)
+#define HK_BITMAP_BYTES ((size_t)512) /* of a run's blocks: at most 4096, of 16 bytes */
+#define HK_SUPERSLAB_BITMAPS (HK_BITMAP_BYTES * HK_SUPERSLAB_SLABS)
+
+/**
+ * struct hk_slab - what is known of one slab; of a run, in its first slab
+ * @next: in its class's list; slab number plus one, 0: none.
+ * @prev: "
+ * @length: slabs in the run, where a large block begins; also of a class's run.
+ * @free: blocks free, with those never handed out.
+ * @fresh: blocks from this index on were never handed out; their bits are undefined.
+ * @head: slabs from the run's first slab to this one.
+ * @list: the list that the run is in, counted from 1; 0: full, in none.
+ * @zeroed: blocks known to be zero, never handed out; for classes of at most 8 blocks a run.
+ * @was: the class byte of a run that began here and was given back, to tell a double free.
+ * @summary: the bitmap of up to 128 blocks; else which words of the bitmap have a bit set.
+ *
+ * Guarded by the class's lock, or the large block's owner.
+ */
+struct hk_slab {
+	uint32_t next;
+	uint32_t prev;
+	uint32_t length;
+	uint16_t free;
+	uint16_t fresh;
+	uint8_t head;
+	uint8_t list;
+	uint8_t was;
+	uint8_t zeroed;
+	uint32_t summary[4];
+};
+
+_Static_assert(sizeof(struct hk_slab) == 36, "32 of them to a superslab");
+
+struct hk_superslab {
+	struct hk_map_leaf free;
+	struct hk_map_leaf ready;
+	_Atomic uint32_t committed; /* bit per slab; changed by who owns the slab */
+	_Atomic uint32_t zero;	    /* committed, and zero since */
+	uint32_t bitmaps;	    /* whether the bitmaps of its group are committed */
+	struct hk_slab slabs[HK_SUPERSLAB_SLABS];
+};
+
+struct hk_superslabs {
+	struct hk_memory *memory;
+	unsigned char *base; /* the first slab */
+	unsigned char *bitmaps;
+	uint32_t slabs_max;
+	uint32_t bitmap_group; /* superslabs whose bitmaps share a page */
+	struct hk_lock lock;
+	struct hk_map free;
+	struct hk_map ready;
+	struct hk_section classes;
+	struct hk_section headers;
+	size_t used;		  /* slabs */
+	size_t bitmap_bytes;	  /* committed */
+	_Atomic size_t committed; /* slabs */
+	_Atomic size_t bound;	  /* slabs whose class byte may be read */
+	uint64_t new_superslabs;
+	uint64_t superslabs_emptied;
+};
+
+static inline struct hk_superslab *hk_superslab(const struct hk_superslabs *space, uint32_t index)
+{
+	return &((struct hk_superslab *)(void *)space->headers.base)[index];
+}
+
+static inline struct hk_slab *hk_slab(const struct hk_superslabs *space, uint32_t slab)
+{
+	return &hk_superslab(space, slab / HK_SUPERSLAB_SLABS)->slabs[slab % HK_SUPERSLAB_SLABS];
+}
+
+static inline unsigned char *hk_slab_address(const struct hk_superslabs *space, uint32_t slab)
+{
+	return space->base + (size_t)slab * HK_SLAB_SIZE;
+}
+
+/* The number of the slab that holds @ptr; at least the bound for pointers from elsewhere. */
+static inline size_t hk_slab_number(const struct hk_superslabs *space, const void *ptr)
+{
+	return ((uintptr_t)ptr - (uintptr_t)space->base) >> HK_SLAB_SHIFT;
+}
+
+static inline size_t hk_space_bound(const struct hk_superslabs *space)
+{
+	/* pairs with the release when the class table grows: what is read below it is zeroed */
+	return atomic_load_explicit(&((struct hk_superslabs *)space)->bound, memory_order_acquire);
+}
+
+/* Slabs of the superslabs there are, as far as the class table goes; nothing else runs. */
+static inline uint32_t hk_space_slabs(const struct hk_superslabs *space)
+{
+	size_t bound = hk_space_bound(space), slabs = (size_t)space->free.leaves * 32;
+
+	return (uint32_t)(bound < slabs ? bound : slabs);
+}
+
+static inline _Atomic unsigned char *hk_class_byte(const struct hk_superslabs *space, size_t slab)
+{
+	return (_Atomic unsigned char *)space->classes.base + slab;
+}
+
+/* The class byte of the slab that holds @ptr, 0 for pointers from elsewhere. */
+static inline unsigned hk_class_at(const struct hk_superslabs *space, const void *ptr)
+{
+	size_t slab = hk_slab_number(space, ptr);
+
+	if (slab >= hk_space_bound(space))
+		return 0;
+	return atomic_load_explicit(hk_class_byte(space, slab), memory_order_relaxed);
+}
+
+/* What is wrong with @ptr, which lies in no used slab. Locks: space. */
+enum hk_fault hk_unused_fault(struct hk_superslabs *space, const void *ptr);
+
+/* Writes the class bytes of a run that the caller owns. */
+void hk_classes_set(struct hk_superslabs *space, uint32_t first, uint32_t count, unsigned value);
+
+/*
+ * Takes a run of @count slabs at an address that is a multiple of @align (a power of two, at
+ * least HK_SLAB_SIZE), committed, its first @zero_bytes zero. 0, or HK_ERROR_ADDRESS_SPACE,
+ * HK_ERROR_LIMIT, HK_ERROR_MEMORY. @zeroed, unless NULL, tells whether all of it is zero as the
+ * platform delivered it. Locks: space.
+ */
+int hk_run_take(struct hk_superslabs *space, uint32_t count, size_t align, size_t zero_bytes,
+		uint32_t *first, bool *zeroed);
+
+/* Gives slabs back, still committed; their class bytes are 0 by now. Locks: space. */
+void hk_run_give(struct hk_superslabs *space, uint32_t first, uint32_t count);
+
+/* Takes @more slabs behind a run: 0 or an error as above, and nothing has changed. */
+int hk_run_extend(struct hk_superslabs *space, uint32_t first, uint32_t count, uint32_t more);
+
+/* The pages of @count used slabs were moved away by the platform: they are not committed now. */
+void hk_run_moved(struct hk_superslabs *space, uint32_t first, uint32_t count);
+
+/* The bitmap of a run; hk_bitmap_commit() makes it accessible: 0 or an error. Locks: space. */
+int hk_bitmap_commit(struct hk_superslabs *space, uint32_t slab);
+
+static inline uint32_t *hk_bitmap(const struct hk_superslabs *space, uint32_t slab)
+{
+	return (uint32_t *)(void *)(space->bitmaps + slab * HK_BITMAP_BYTES);
+}
+
+/* Every slab free, class table empty; nothing else runs. */
+void hk_superslabs_reset(struct hk_superslabs *space);
+
+/* Gives free slabs back until @keep bytes are committed or time is over. Returns bytes. */
+size_t hk_superslabs_trim(struct hk_superslabs *space, size_t keep, struct hk_deadline deadline);
+
+/* Bytes committed for the sections and bitmaps of this layer. */
+size_t hk_superslabs_metadata(const struct hk_superslabs *space);
+
+/* Number of broken invariants; nothing else runs. */
+size_t hk_superslabs_check(struct hk_superslabs *space);
+
+#endif /* HK_SUPERSLAB_H */
