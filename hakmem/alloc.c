@@ -15,11 +15,11 @@ static struct hk_arena *arena_of(struct hk_cache *cache)
 }
 
 /* A size that no block can have: reported, true. */
-static bool is_impossible(struct hk_arena *arena, size_t size)
+static bool is_impossible(struct hk_arena *arena, const void *ptr, size_t size)
 {
 	if (HK_LIKELY(size <= PTRDIFF_MAX))
 		return false;
-	hk_report_fault(&arena->reporter, HK_FAULT_ARGUMENT, "a size is beyond PTRDIFF_MAX", NULL,
+	hk_report_fault(&arena->reporter, HK_FAULT_ARGUMENT, "a size is beyond PTRDIFF_MAX", ptr,
 			size);
 	return true;
 }
@@ -38,13 +38,13 @@ static struct request request_for(size_t size, size_t align, bool zero)
 
 	if (size > HK_CLASS_MAX || align > HK_SLAB_SIZE)
 		return request;
-	/* runs begin at slabs: a class whose size is a multiple of the alignment has it */
+	/*
+	 * Runs begin at slabs, so a class has the alignment of its size, and that of a size which
+	 * is a multiple of the alignment is one too: classes step by powers of two.
+	 */
 	size = hk_round_up(request.size, align);
-	if (size > HK_CLASS_MAX)
-		return request;
-	request.size_class = hk_size_class(size);
-	while (hk_class_size(request.size_class) & (align - 1))
-		request.size_class++;
+	if (size <= HK_CLASS_MAX)
+		request.size_class = hk_size_class(size);
 	return request;
 }
 
@@ -76,10 +76,10 @@ static void *alloc(struct hk_arena *arena, struct hk_front *front, struct reques
 		hk_reporter_flush(&arena->reporter);
 		if (HK_LIKELY(!error))
 			return block;
-		/* such an address may not exist at all: no reason for alarm */
-		if (error == HK_ERROR_ADDRESS_SPACE && request.align > HK_SUPERSLAB_SIZE)
+		/* the range has no such address: no reason for alarm */
+		if (error == HK_ERROR_ARGUMENT && request.align > HK_SUPERSLAB_SIZE)
 			return NULL;
-		if (!hk_arena_make_room(arena, front, request.size, round++))
+		if (!hk_arena_make_room(arena, front, request.size, error, round++))
 			return NULL;
 	}
 }
@@ -88,7 +88,7 @@ void *hk_alloc_slow(struct hk_cache *cache, size_t size)
 {
 	struct hk_arena *arena = arena_of(cache);
 
-	if (is_impossible(arena, size))
+	if (is_impossible(arena, NULL, size))
 		return NULL;
 	return alloc(arena, hk_front(cache), request_for(size, 16, false));
 }
@@ -97,14 +97,14 @@ void *hk_zalloc(struct hk_cache *cache, size_t size)
 {
 	struct hk_arena *arena = arena_of(cache);
 
-	if (is_impossible(arena, size))
+	if (is_impossible(arena, NULL, size))
 		return NULL;
 	return alloc(arena, hk_front(cache), request_for(size, 16, true));
 }
 
 void *hk_arena_alloc(struct hk_arena *arena, size_t size)
 {
-	if (is_impossible(arena, size))
+	if (is_impossible(arena, NULL, size))
 		return NULL;
 	atomic_fetch_add_explicit(&arena->allocs, 1, memory_order_relaxed);
 	return alloc(arena, NULL, request_for(size, 16, false));
@@ -125,15 +125,18 @@ void *hk_alloc_aligned(struct hk_cache *cache, size_t size, size_t align)
 	struct hk_arena *arena = arena_of(cache);
 
 	align = good_align(arena, align);
-	if (!align || is_impossible(arena, size))
+	if (!align || is_impossible(arena, NULL, size))
 		return NULL;
 	return alloc(arena, hk_front(cache), request_for(size, align, false));
 }
 
 static void refuse(struct hk_front *front, enum hk_fault fault, void *ptr)
 {
-	struct hk_bad bad = { ptr, fault, hk_class_at(front->depot->slabs->space, ptr) };
+	struct hk_superslabs *space = front->depot->slabs->space;
+	struct hk_bad bad = { ptr, fault, hk_class_at(space, ptr) };
 
+	if (!bad.size_class)
+		bad.size_class = hk_last_class(space, ptr);
 	hk_count(&front->refused);
 	hk_report_bad(&front->arena->reporter, &bad, 1);
 }
@@ -194,18 +197,36 @@ void hk_arena_free(struct hk_arena *arena, void *ptr)
 	hk_report_bad(&arena->reporter, bad, 1);
 }
 
-/* Whether a block of @old bytes can stay, with its class or as a large block, for @size. */
-static bool resize_in_place(struct hk_front *front, void *ptr, size_t old, size_t size)
+/* A large block made larger or smaller where it is, with what the arena can do for it. */
+static bool resize_large(struct hk_front *front, void *ptr, size_t size)
 {
-	if (hk_class_at(front->depot->slabs->space, ptr) != HK_CLASS_LARGE)
-		return hk_good_size(size) == old;
-	return size > HK_CLASS_MAX && hk_large_resize(&front->arena->large, ptr, size);
+	struct hk_arena *arena = front->arena;
+	int error = hk_large_resize(&arena->large, ptr, size);
+	unsigned round;
+
+	for (round = 0; (error == HK_ERROR_LIMIT || error == HK_ERROR_MEMORY) && round < 2;
+	     round++) {
+		hk_arena_make_room(arena, front, size, error, round);
+		error = hk_large_resize(&arena->large, ptr, size);
+	}
+	return !error;
+}
+
+/* Whether a block can stay where it is: its class does, or as a large block it is resized. */
+static bool resize_in_place(struct hk_front *front, void *ptr, struct request request)
+{
+	unsigned byte = hk_class_at(front->depot->slabs->space, ptr);
+
+	if (byte != HK_CLASS_LARGE)
+		return byte == request.size_class;
+	return !request.size_class && resize_large(front, ptr, request.size);
 }
 
 static void *resize(struct hk_front *front, void *ptr, size_t size, size_t align)
 {
 	struct hk_arena *arena = front->arena;
 	size_t old = hk_slab_block_size(&arena->slabs, ptr);
+	struct request request = request_for(size, align, false);
 	bool aligned = !((uintptr_t)ptr & (align - 1));
 	void *block;
 
@@ -213,7 +234,7 @@ static void *resize(struct hk_front *front, void *ptr, size_t size, size_t align
 		refuse(front, hk_slab_fault(&arena->slabs, ptr), ptr);
 		return NULL;
 	}
-	if (aligned && resize_in_place(front, ptr, old, size))
+	if (aligned && resize_in_place(front, ptr, request))
 		return ptr;
 	if (old > HK_CLASS_MAX && size > old && align <= HK_SLAB_SIZE) {
 		block = hk_large_move(&arena->large, ptr, size);
@@ -222,12 +243,12 @@ static void *resize(struct hk_front *front, void *ptr, size_t size, size_t align
 	}
 	if (aligned && size <= old) {
 		/* a smaller block is welcome, but the host need not hear when there is none */
-		if (try_alloc(arena, front, request_for(size, align, false), &block)) {
+		if (try_alloc(arena, front, request, &block)) {
 			atomic_fetch_add_explicit(&arena->kept, 1, memory_order_relaxed);
 			return ptr;
 		}
 	} else {
-		block = alloc(arena, front, request_for(size, align, false));
+		block = alloc(arena, front, request);
 		if (!block)
 			return NULL;
 	}
@@ -242,7 +263,7 @@ void *hk_realloc(struct hk_cache *cache, void *ptr, size_t size)
 
 	if (!ptr)
 		return hk_alloc(cache, size);
-	if (is_impossible(arena_of(cache), size))
+	if (is_impossible(arena_of(cache), ptr, size))
 		return NULL;
 	block = resize(hk_front(cache), ptr, size, 16);
 	hk_reporter_flush(&arena_of(cache)->reporter);
@@ -257,7 +278,7 @@ void *hk_realloc_aligned(struct hk_cache *cache, void *ptr, size_t size, size_t 
 	if (!ptr)
 		return hk_alloc_aligned(cache, size, align);
 	align = good_align(arena, align);
-	if (!align || is_impossible(arena, size))
+	if (!align || is_impossible(arena, ptr, size))
 		return NULL;
 	block = resize(hk_front(cache), ptr, size, align);
 	hk_reporter_flush(&arena->reporter);
@@ -277,7 +298,7 @@ bool hk_expand(struct hk_cache *cache, void *ptr, size_t size)
 	if (size <= old)
 		return true;
 	done = hk_class_at(front->depot->slabs->space, ptr) == HK_CLASS_LARGE &&
-	       hk_large_resize(&front->arena->large, ptr, size);
+	       size <= PTRDIFF_MAX && resize_large(front, ptr, size);
 	hk_reporter_flush(&front->arena->reporter);
 	return done;
 }

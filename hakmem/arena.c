@@ -85,17 +85,26 @@ static int check_platform(const struct hk_platform *platform)
 	return 0;
 }
 
-static void *reserve(const struct hk_platform *platform, size_t size)
+static void *reserve(struct hk_memory *memory)
 {
-	size_t align = size >= ALIGNED_FROM ? HK_SUPERSLAB_SIZE : HK_SLAB_SIZE;
+	const struct hk_platform *platform = &memory->platform;
+	size_t align = HK_SUPERSLAB_SIZE;
 	void *base;
 
 	if (align < platform->granularity)
 		align = platform->granularity;
-	base = platform->reserve(platform->context, size, align);
-	if (!base && align > HK_SLAB_SIZE && platform->granularity <= HK_SLAB_SIZE)
-		base = platform->reserve(platform->context, size, HK_SLAB_SIZE);
-	return base;
+	hk_memory_count_call(memory);
+	base = platform->reserve(platform->context, memory->size, align);
+	if (base || platform->granularity > HK_SLAB_SIZE)
+		return base;
+	hk_memory_count_call(memory);
+	return platform->reserve(platform->context, memory->size, HK_SLAB_SIZE);
+}
+
+static void release(struct hk_memory *memory)
+{
+	hk_memory_count_call(memory);
+	memory->platform.release(memory->platform.context, memory->base, memory->size);
 }
 
 /* Reserves the address range, by halves where the default is refused. */
@@ -106,25 +115,29 @@ static int reserve_range(struct hk_memory *memory, size_t named)
 
 	if (named && (named < ADDRESS_SPACE_MIN || named > PTRDIFF_MAX - unit))
 		return HK_ERROR_ARGUMENT;
+	if (named >> HK_SLAB_SHIFT > INT32_MAX)
+		return HK_ERROR_ADDRESS_SPACE;
 	if (!named) {
 		size = ADDRESS_SPACE_DEFAULT * MIB;
 		if (platform->address_space && platform->address_space < size)
 			size = platform->address_space & ~(unit - 1);
 	}
 	memory->size = hk_round_up(size, unit);
-	memory->base = reserve(platform, memory->size);
+	memory->base = reserve(memory);
 	if (memory->base)
 		return 0;
-	while (!named && !memory->base && memory->size / 2 >= ADDRESS_SPACE_HALVED_MIN) {
-		memory->size = hk_round_up(memory->size / 2, unit);
-		memory->base = reserve(platform, memory->size);
+	while (!named && !memory->base && memory->size / 2 >= ADDRESS_SPACE_HALVED_MIN &&
+	       memory->size / 2 >= unit) {
+		memory->size = memory->size / 2 & ~(unit - 1);
+		memory->base = reserve(memory);
 	}
 	if (!memory->base)
 		return HK_ERROR_ADDRESS_SPACE;
 	/* the system is short of address space: half of what it has is the host's */
-	platform->release(platform->context, memory->base, memory->size);
-	memory->size = hk_round_up(memory->size / 2, unit);
-	memory->base = reserve(platform, memory->size);
+	release(memory);
+	if (memory->size / 2 >= unit)
+		memory->size = memory->size / 2 & ~(unit - 1);
+	memory->base = reserve(memory);
 	return memory->base ? 0 : HK_ERROR_ADDRESS_SPACE;
 }
 
@@ -214,7 +227,7 @@ int hk_arena_create(struct hk_arena **result, const struct hk_arena_config *conf
 	return 0;
 
 out_release:
-	memory.platform.release(memory.platform.context, memory.base, memory.size);
+	release(&memory);
 	return error;
 }
 
@@ -333,6 +346,8 @@ int hk_cache_create(struct hk_arena *arena, struct hk_cache **cache)
 
 out_unlock:
 	caches_unlock(arena);
+	if (!error)
+		hk_depot_reserve(&arena->depot);
 	hk_reporter_flush(&arena->reporter);
 	return error;
 }
@@ -351,9 +366,14 @@ void hk_cache_destroy(struct hk_cache *cache)
 
 	if (!cache)
 		return;
-	hk_cache_flush(cache);
 	front = hk_front(cache);
 	arena = front->arena;
+	if (!front->alive) {
+		hk_report_fault(&arena->reporter, HK_FAULT_ARGUMENT,
+				"a cache was destroyed that is not alive", cache, 0);
+		return;
+	}
+	hk_cache_flush(cache);
 	caches_lock(arena);
 	for (size_class = 1; size_class < HK_CLASSES; size_class++)
 		hk_front_fold(front, size_class);
@@ -385,10 +405,11 @@ static bool ask_host(struct hk_arena *arena, struct hk_front *front, size_t size
 {
 	bool again;
 
-	/* within the callback: by its cache, or, without one, by any that is running */
-	if (front ? front->in_oom
-		  : atomic_load_explicit(&arena->oom_running, memory_order_relaxed) != 0)
+	/* within the callback: by its cache; without one, whichever thread's it is */
+	if (front && front->in_oom)
 		return give_up(arena, front, size, false);
+	if (!front && atomic_load_explicit(&arena->oom_running, memory_order_relaxed))
+		return give_up(arena, front, size, true);
 	if (!arena->on_oom)
 		return give_up(arena, front, size, true);
 	atomic_fetch_add_explicit(&arena->oom_calls, 1, memory_order_relaxed);
@@ -402,24 +423,37 @@ static bool ask_host(struct hk_arena *arena, struct hk_front *front, size_t size
 	return again || give_up(arena, front, size, true);
 }
 
-bool hk_arena_make_room(struct hk_arena *arena, struct hk_front *front, size_t size, unsigned round)
+/* Free slabs that are committed stand in the way of the limit, or of what the platform has. */
+static void trim_for(struct hk_arena *arena, size_t size)
 {
+	size_t committed = hk_memory_committed(&arena->memory);
+	size_t need = size > HK_CLASS_MAX ? size + HK_CLASS_MAX : 2 * HK_CLASS_MAX;
 	struct hk_deadline never = { 0 };
-	size_t committed, need;
 
-	switch (round % 3) {
+	if (arena->memory.limit == SIZE_MAX &&
+	    !atomic_load_explicit(&arena->memory.refusals, memory_order_relaxed))
+		return;
+	hk_superslabs_trim(&arena->space, committed > need ? committed - need : 0, never);
+	hk_reporter_flush(&arena->reporter);
+}
+
+bool hk_arena_make_room(struct hk_arena *arena, struct hk_front *front, size_t size, int error,
+			unsigned round)
+{
+	/* what can never be, or no free slab would help: the host may know better */
+	bool hopeless = error == HK_ERROR_ARGUMENT || size > arena->memory.limit;
+
+	switch (round % HK_ROUNDS) {
 	case 0:
-		/* after the host freed something too: free blocks in magazines may be all that their slabs wait for */
-		if (front)
+		/* free blocks in magazines may be all that their slabs wait for */
+		if (!hopeless && front)
 			hk_front_flush(front);
-		hk_depot_drain(&arena->depot);
+		if (!hopeless)
+			hk_depot_drain(&arena->depot);
 		return true;
 	case 1:
-		/* free slabs elsewhere stand in the way of the limit */
-		committed = hk_memory_committed(&arena->memory);
-		need = size > HK_CLASS_MAX ? size + HK_CLASS_MAX : 2 * HK_CLASS_MAX;
-		hk_superslabs_trim(&arena->space, committed > need ? committed - need : 0, never);
-		hk_reporter_flush(&arena->reporter);
+		if (!hopeless && error != HK_ERROR_ADDRESS_SPACE)
+			trim_for(arena, size);
 		return true;
 	default:
 		return ask_host(arena, front, size);
@@ -449,8 +483,9 @@ size_t hk_arena_trim(struct hk_arena *arena, size_t keep_bytes, uint64_t budget_
 	if (hk_arena_used(arena) > keep_bytes) {
 		hk_depot_drain(&arena->depot);
 		freed = hk_superslabs_trim(&arena->space, keep_bytes, deadline);
-		freed += hk_depot_trim(&arena->depot);
-		freed += trim_caches(arena);
+		if (hk_arena_used(arena) > keep_bytes &&
+		    (!freed || !hk_deadline_over(&arena->memory, deadline)))
+			freed += hk_depot_trim(&arena->depot) + trim_caches(arena);
 	}
 	hk_reporter_flush(&arena->reporter);
 	return freed;

@@ -43,7 +43,8 @@ struct hk_arena {
 /* Where a cache lies, from the arena on. */
 static inline size_t hk_front_offset(uint32_t slot)
 {
-	return hk_round_up(sizeof(struct hk_arena), 64) + slot * sizeof(struct hk_front);
+	return hk_round_up(sizeof(struct hk_arena), 64) +
+	       slot * hk_round_up(sizeof(struct hk_front), 64);
 }
 
 static inline struct hk_front *hk_arena_front(const struct hk_arena *arena, uint32_t slot)
@@ -52,10 +53,12 @@ static inline struct hk_front *hk_arena_front(const struct hk_arena *arena, uint
 }
 
 /*
- * An allocation has failed: makes room and says whether to try again. @front is NULL for an
- * allocation without a cache. @round counts the tries, from 0. No lock is held.
+ * An allocation has failed with @error: makes room and says whether to try again. @front is NULL
+ * for an allocation without a cache. @round counts the tries, from 0: the first two look for
+ * memory that the arena has, the third asks the host. No lock is held.
  */
-bool hk_arena_make_room(struct hk_arena *arena, struct hk_front *front, size_t size,
+#define HK_ROUNDS 3
+bool hk_arena_make_room(struct hk_arena *arena, struct hk_front *front, size_t size, int error,
 			unsigned round);
 
 #endif /* HK_ARENA_H */

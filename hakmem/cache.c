@@ -3,6 +3,9 @@
 #include <hakmem/cache.h>
 #include <string.h>
 
+/* The first batch of a class. */
+#define BATCH_FIRST_BYTES 1024u
+
 /*
  * The magazine of classes that have none yet: empty, as its slots are NULL, and full, as top
  * points to its last slot. Never written.
@@ -56,12 +59,12 @@ void hk_front_fold(struct hk_front *front, unsigned size_class)
  * Counts an exchange with the depot. The counters are small: long before they are full, their
  * counts go to the depot's.
  */
-static void count_exchange(struct hk_front *front, _Atomic uint32_t *counter, unsigned size_class)
+static void count_exchange(struct hk_front *front, _Atomic uint16_t *counter, unsigned size_class)
 {
-	uint32_t count = atomic_load_explicit(counter, memory_order_relaxed) + 1;
+	unsigned count = atomic_load_explicit(counter, memory_order_relaxed) + 1u;
 
-	atomic_store_explicit(counter, count, memory_order_relaxed);
-	if (count >> 31)
+	atomic_store_explicit(counter, (uint16_t)count, memory_order_relaxed);
+	if (count >> 15)
 		hk_front_fold(front, size_class);
 }
 
@@ -74,6 +77,7 @@ void hk_front_reset(struct hk_front *front)
 	for (index = 0; index < HK_CLASSES; index++)
 		set_spare(front, index, no_top());
 	front->hot.bound = 0;
+	memset(front->batch, 0, sizeof(front->batch));
 }
 
 void hk_front_init(struct hk_front *front, struct hk_depot *depot, struct hk_arena *arena)
@@ -96,11 +100,8 @@ bool hk_front_refresh(struct hk_front *front)
 	return further;
 }
 
-void hk_front_return(struct hk_front *front, void *const *blocks, size_t count)
+static void note_refused(struct hk_front *front, const struct hk_bad *bad, size_t refused)
 {
-	struct hk_bad bad[HK_BATCH_MAX];
-	size_t refused = hk_slab_return(front->depot->slabs, blocks, count, bad);
-
 	if (!refused)
 		return;
 	atomic_store_explicit(&front->refused,
@@ -109,17 +110,38 @@ void hk_front_return(struct hk_front *front, void *const *blocks, size_t count)
 	hk_report_bad(front->depot->slabs->space->memory->reporter, bad, refused);
 }
 
+void hk_front_return(struct hk_front *front, void *const *blocks, size_t count)
+{
+	struct hk_bad bad[HK_BATCH_MAX];
+
+	note_refused(front, bad, hk_slab_return(front->depot->slabs, blocks, count, bad));
+}
+
 /* Returns a magazine's blocks to their slabs. The caller has set its top to the bottom first. */
 static void drain(struct hk_front *front, unsigned size_class, void **top)
 {
-	size_t rounds = hk_magazine_rounds(top, hk_class_infos[size_class].capacity);
+	struct hk_bad bad[HK_BATCH_MAX];
 
-	hk_front_return(front, top + 1 - rounds, rounds);
+	note_refused(front, bad, hk_magazine_drain(front->depot, size_class, top, bad));
 }
 
-static void **bottom_of(unsigned size_class, void **top)
+/*
+ * How many blocks to take from the slabs for a magazine: few to begin with, then twice as many
+ * each time, so that a class that a worker hardly uses shares its pages with other workers.
+ */
+static size_t next_batch(struct hk_front *front, unsigned size_class)
 {
-	return hk_magazine(top) + HK_MAGAZINE_ROUNDS - hk_class_infos[size_class].capacity;
+	const struct hk_class_info *info = &hk_class_infos[size_class];
+	unsigned most = info->capacity + 1u, batch = front->batch[size_class];
+
+	if (!batch)
+		batch = BATCH_FIRST_BYTES / info->size;
+	if (batch < 1)
+		batch = 1;
+	if (batch > most)
+		batch = most;
+	front->batch[size_class] = (uint8_t)(2 * batch > most ? most : 2 * batch);
+	return batch;
 }
 
 /* A batch from the slabs: the first block is the caller's, the others fill the loaded one. */
@@ -129,6 +151,7 @@ static void *refill_from_slabs(struct hk_front *front, unsigned size_class)
 	void *blocks[HK_BATCH_MAX];
 	size_t count;
 
+	hk_depot_reserve(front->depot);
 	if (is_none(top)) {
 		top = NULL;
 		if (hk_class_infos[size_class].capacity)
@@ -136,7 +159,7 @@ static void *refill_from_slabs(struct hk_front *front, unsigned size_class)
 		if (top)
 			set_top(front, size_class, top);
 	}
-	count = top ? hk_class_infos[size_class].capacity + 1u : 1;
+	count = top ? next_batch(front, size_class) : 1;
 	count = hk_slab_take(front->depot->slabs, size_class, blocks, count, NULL);
 	if (!count)
 		return NULL;
@@ -194,12 +217,12 @@ static void **make_room(struct hk_front *front, unsigned size_class)
 	}
 	/* no magazine to be had, or enough in the depot: the older one goes to the slabs */
 	if (is_none(spare)) {
-		empty = bottom_of(size_class, top);
+		empty = hk_magazine_bottom(size_class, top);
 		set_top(front, size_class, empty);
 		drain(front, size_class, top);
 		return empty;
 	}
-	empty = bottom_of(size_class, spare);
+	empty = hk_magazine_bottom(size_class, spare);
 	set_spare(front, size_class, top);
 	set_top(front, size_class, empty);
 	drain(front, size_class, spare);
@@ -271,9 +294,8 @@ void *hk_front_zalloc(struct hk_front *front, unsigned size_class, size_t size)
 	bool zeroed = false;
 	void *block = NULL;
 
-	/* a block that no magazine has seen may be zero still: it is large enough to ask */
-	if (size > HK_EIGHTH_MAX && is_empty(front->hot.top[size_class]) &&
-	    is_empty(front->spare[size_class]) && !hk_depot_blocks(front->depot, size_class))
+	/* the largest are in no magazine: they may be zero still, and are worth asking */
+	if (!hk_class_infos[size_class].capacity)
 		hk_slab_take(front->depot->slabs, size_class, &block, 1, &zeroed);
 	else
 		block = hk_front_alloc(front, size_class);
@@ -290,7 +312,7 @@ size_t hk_front_blocks(struct hk_front *front, unsigned size_class)
 
 static size_t check_magazine(void **top, unsigned size_class)
 {
-	void **slot = bottom_of(size_class, top);
+	void **slot = hk_magazine_bottom(size_class, top);
 	size_t broken = *slot != NULL;
 
 	if (top < slot)

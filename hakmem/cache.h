@@ -24,8 +24,9 @@
  * @in_oom: on_oom runs for this cache.
  * @spare_swap: as in struct hk_counters; so are the others.
  * @spare: per class, the topmost slot in use of the spare magazine.
- * @gets: full magazines got from the depot.
+ * @gets: full magazines got from the depot; small, see hk_front_fold().
  * @puts: full magazines put there.
+ * @batch: blocks that the next refill takes from the slabs; 0: none was taken yet.
  */
 struct hk_front {
 	struct hk_cache hot;
@@ -40,8 +41,9 @@ struct hk_front {
 	_Atomic size_t refused;
 	_Atomic size_t exhausted;
 	void **spare[HK_CLASSES];
-	_Atomic uint32_t gets[HK_CLASSES];
-	_Atomic uint32_t puts[HK_CLASSES];
+	_Atomic uint16_t gets[HK_CLASSES];
+	_Atomic uint16_t puts[HK_CLASSES];
+	uint8_t batch[HK_CLASSES];
 };
 
 _Static_assert(sizeof(struct hk_front) <= 3072, "a cache's own struct is at most 3 KiB");

@@ -78,18 +78,58 @@ static uint32_t pop(struct hk_depot *depot, struct hk_stack *stack)
 	return (uint32_t)old;
 }
 
+static void depot_lock(struct hk_depot *depot)
+{
+	hk_lock_acquire(&depot->lock, &depot->slabs->space->memory->platform);
+}
+
+static void depot_unlock(struct hk_depot *depot)
+{
+	hk_lock_release(&depot->lock, &depot->slabs->space->memory->platform);
+}
+
+/* Magazines, with their links, that are committed and not yet carved. */
+static void count_ahead(struct hk_depot *depot)
+{
+	size_t magazines = depot->magazines.committed / HK_MAGAZINE_BYTES;
+	size_t links = depot->links.committed / sizeof(struct hk_link);
+	size_t usable = magazines < links ? magazines : links;
+
+	if (usable > depot->count_max)
+		usable = depot->count_max;
+	atomic_store_explicit(&depot->ahead, (uint32_t)usable - depot->count, memory_order_relaxed);
+}
+
+void hk_depot_grow(struct hk_depot *depot)
+{
+	struct hk_memory *memory = depot->slabs->space->memory;
+	size_t count;
+
+	depot_lock(depot);
+	count = (size_t)depot->count + 2 * HK_MAGAZINES_AHEAD;
+	if (count > depot->count_max)
+		count = depot->count_max;
+	if (!hk_section_grow(memory, &depot->links, count * sizeof(struct hk_link)))
+		hk_section_grow(memory, &depot->magazines, count * HK_MAGAZINE_BYTES);
+	count_ahead(depot);
+	if (atomic_load_explicit(&depot->ahead, memory_order_relaxed) < HK_MAGAZINES_AHEAD)
+		atomic_store_explicit(&depot->pause, HK_MAGAZINES_PAUSE, memory_order_relaxed);
+	depot_unlock(depot);
+}
+
 /* Carves a magazine out of the section: its index plus one, or 0. */
 static uint32_t carve(struct hk_depot *depot)
 {
-	struct hk_memory *memory = depot->slabs->space->memory;
 	uint32_t got = 0;
 
-	hk_lock_acquire(&depot->lock, &memory->platform);
-	if (depot->count < depot->count_max &&
-	    !hk_section_grow(memory, &depot->links, (depot->count + 1) * sizeof(struct hk_link)) &&
-	    !hk_section_grow(memory, &depot->magazines, (depot->count + 1) * HK_MAGAZINE_BYTES))
+	if (!atomic_load_explicit(&depot->ahead, memory_order_relaxed))
+		return 0;
+	depot_lock(depot);
+	if (atomic_load_explicit(&depot->ahead, memory_order_relaxed)) {
 		got = ++depot->count;
-	hk_lock_release(&depot->lock, &memory->platform);
+		count_ahead(depot);
+	}
+	depot_unlock(depot);
 	return got;
 }
 
@@ -102,8 +142,7 @@ void **hk_magazine_get(struct hk_depot *depot, unsigned size_class)
 		got = carve(depot);
 	if (!got)
 		return NULL;
-	bottom = magazine_at(depot, got - 1) + HK_MAGAZINE_ROUNDS -
-		 hk_class_infos[size_class].capacity;
+	bottom = hk_magazine_bottom(size_class, magazine_at(depot, got - 1));
 	*bottom = NULL;
 	return bottom;
 }
@@ -183,6 +222,8 @@ void hk_depot_reset(struct hk_depot *depot)
 	for (size_class = 1; size_class < HK_CLASSES; size_class++)
 		stack_clear(&depot->full[size_class]);
 	depot->count = 0;
+	atomic_store_explicit(&depot->pause, 0, memory_order_relaxed);
+	count_ahead(depot);
 }
 
 size_t hk_depot_trim(struct hk_depot *depot)
@@ -191,10 +232,11 @@ size_t hk_depot_trim(struct hk_depot *depot)
 	size_t freed;
 
 	/* magazines once carved stay in use until a reset, so no link beyond is looked at */
-	hk_lock_acquire(&depot->lock, &memory->platform);
+	depot_lock(depot);
 	freed = hk_section_shrink(memory, &depot->links, depot->count * sizeof(struct hk_link));
 	freed += hk_section_shrink(memory, &depot->magazines, depot->count * HK_MAGAZINE_BYTES);
-	hk_lock_release(&depot->lock, &memory->platform);
+	count_ahead(depot);
+	depot_unlock(depot);
 	return freed;
 }
 

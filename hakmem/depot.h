@@ -12,7 +12,8 @@
  * without a counter that all caches would write.
  *
  * Magazines are metadata, carved from their section as they are needed, kept until a reset.
- * Where none is to be had the caches work without.
+ * Where none is to be had the caches work without. Since a free makes no platform call, some
+ * are committed ahead whenever an allocation goes to the slabs anyway.
  */
 #ifndef HK_DEPOT_H
 #define HK_DEPOT_H
@@ -20,9 +21,13 @@
 #include <hakmem/slab.h>
 
 /* Bytes of free blocks that the depot keeps per class, at least one magazine. */
-#ifndef HK_DEPOT_BYTES
-#define HK_DEPOT_BYTES ((size_t)128 << 10)
-#endif
+#define HK_DEPOT_BYTES ((size_t)64 << 10)
+
+/* Magazines to be committed and not yet carved, for frees to take: at least; twice as many. */
+#define HK_MAGAZINES_AHEAD 16u
+
+/* After memory was refused, so many refills pass before magazines are asked for again. */
+#define HK_MAGAZINES_PAUSE 1024u
 
 /* Index plus one of the topmost magazine in the low half, tag in the high half. */
 struct hk_stack {
@@ -41,6 +46,8 @@ struct hk_depot {
 	struct hk_section links;
 	uint32_t count; /* magazines carved so far */
 	uint32_t count_max;
+	_Atomic uint32_t ahead;	   /* committed, not yet carved; changed with the lock held */
+	_Atomic uint32_t pause;	   /* calls of hk_depot_reserve() until it tries again */
 	uint64_t gets[HK_CLASSES]; /* exchanges, of caches that are gone; see hk_front_fold() */
 	uint64_t puts[HK_CLASSES];
 	struct hk_stack empty;
@@ -53,13 +60,39 @@ static inline void **hk_magazine(void **slot)
 	return (void **)((uintptr_t)slot & ~(uintptr_t)(HK_MAGAZINE_BYTES - 1));
 }
 
+/* The slot of a magazine where, for a class, its NULL lies. */
+static inline void **hk_magazine_bottom(unsigned size_class, void **slot)
+{
+	return hk_magazine(slot) + HK_MAGAZINE_ROUNDS - hk_class_infos[size_class].capacity;
+}
+
 /* Rounds between the NULL at the bottom of a magazine of @capacity and @top. */
 static inline size_t hk_magazine_rounds(void **top, unsigned capacity)
 {
 	return (size_t)(top - hk_magazine(top)) - (HK_MAGAZINE_ROUNDS - capacity);
 }
 
-/* An empty magazine for a class: its bottom slot, or NULL when there is none. Locks: depot. */
+/* Commits magazines ahead, as far as memory allows. Locks: depot. */
+void hk_depot_grow(struct hk_depot *depot);
+
+static inline void hk_depot_reserve(struct hk_depot *depot)
+{
+	uint32_t pause;
+
+	if (HK_LIKELY(atomic_load_explicit(&depot->ahead, memory_order_relaxed) >=
+		      HK_MAGAZINES_AHEAD))
+		return;
+	pause = atomic_load_explicit(&depot->pause, memory_order_relaxed);
+	if (!pause)
+		hk_depot_grow(depot);
+	else
+		atomic_store_explicit(&depot->pause, pause - 1, memory_order_relaxed);
+}
+
+/*
+ * An empty magazine for a class: its bottom slot, or NULL when there is none. No platform call:
+ * see hk_depot_reserve(). Locks: depot.
+ */
 void **hk_magazine_get(struct hk_depot *depot, unsigned size_class);
 
 /* Gives an empty magazine back; any slot of it. */

@@ -32,9 +32,7 @@
 #ifndef HK_HAKMEM_H
 #define HK_HAKMEM_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "types.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -54,7 +52,19 @@ extern "C" {
 #endif
 #endif
 
-/* What the compiler may know of a function; each has a fallback that says nothing. */
+/*
+ * What the compiler may know of a function; each has a fallback that says nothing.
+ *
+ * HK_ALLOC_SIZE tells it the size that was asked for. A host that writes beyond that, as
+ * hk_usable_size() and hk_expand() allow, while its compiler checks object sizes
+ * (_FORTIFY_SOURCE), defines HK_ALLOC_SIZE(n) as nothing before it includes this header.
+ */
+#if !defined(HK_ALLOC_SIZE) && defined(__GNUC__)
+#define HK_ALLOC_SIZE(n) __attribute__((alloc_size(n)))
+#elif !defined(HK_ALLOC_SIZE)
+#define HK_ALLOC_SIZE(n)
+#endif
+
 #if defined(__GNUC__)
 #define HK_LIKELY(x) __builtin_expect(!!(x), 1)
 #define HK_UNLIKELY(x) __builtin_expect(!!(x), 0)
@@ -62,7 +72,6 @@ extern "C" {
 #define HK_INLINE static inline __attribute__((always_inline, unused))
 #define HK_MALLOC __attribute__((malloc, warn_unused_result))
 #define HK_MUST_USE __attribute__((warn_unused_result))
-#define HK_ALLOC_SIZE(n) __attribute__((alloc_size(n)))
 #define HK_ALLOC_ALIGN(n) __attribute__((alloc_align(n)))
 #define HK_ALIGNED_16 __attribute__((assume_aligned(16)))
 #define HK_LOAD_TOP(slot) __atomic_load_n((slot), __ATOMIC_RELAXED)
@@ -75,7 +84,6 @@ extern "C" {
 #define HK_INLINE static __inline
 #define HK_MALLOC
 #define HK_MUST_USE
-#define HK_ALLOC_SIZE(n)
 #define HK_ALLOC_ALIGN(n)
 #define HK_ALIGNED_16
 #define HK_LOAD_TOP(slot) (*(void **volatile *)(slot))
@@ -93,246 +101,6 @@ extern "C" {
 #define HK_VERSION_PATCH 0
 /* major * 10000 + minor * 100 + patch; the library's own is hk_version() */
 #define HK_VERSION (HK_VERSION_MAJOR * 10000 + HK_VERSION_MINOR * 100 + HK_VERSION_PATCH)
-
-struct hk_arena;
-struct hk_cache;
-struct hk_platform; /* platform/platform.h */
-
-/**
- * enum hk_error - why a function failed
- * @HK_OK: it did not.
- * @HK_ERROR_ARGUMENT: an argument or a field of a config has an impossible value.
- * @HK_ERROR_MEMORY: the platform would not commit memory.
- * @HK_ERROR_ADDRESS_SPACE: the platform would not reserve the address range, or what it
- *	reserved is too small for an arena.
- * @HK_ERROR_LIMIT: a limit that the host set is reached (bytes, number of caches), or is too
- *	small to begin with.
- * @HK_ERROR_PLATFORM: the platform lacks a function, or its page size is impossible.
- * @HK_ERROR_STATE: the call is not allowed now.
- */
-enum hk_error {
-	HK_OK = 0,
-	HK_ERROR_ARGUMENT = -1,
-	HK_ERROR_MEMORY = -2,
-	HK_ERROR_ADDRESS_SPACE = -3,
-	HK_ERROR_LIMIT = -4,
-	HK_ERROR_PLATFORM = -5,
-	HK_ERROR_STATE = -6,
-};
-
-/**
- * enum hk_fault - what a report is about
- * @HK_FAULT_NONE: nothing; never reported.
- * @HK_FAULT_FOREIGN: a pointer that is none of the arena's: outside its range, or in a part of
- *	it that holds no block.
- * @HK_FAULT_INTERIOR: a pointer into a block, not to its start.
- * @HK_FAULT_DOUBLE_FREE: a block that is free already.
- * @HK_FAULT_ARGUMENT: an impossible argument (a size beyond PTRDIFF_MAX, an alignment that is
- *	no power of two, a size that is not the block's); the call did nothing.
- * @HK_FAULT_LEAK: blocks still live when the arena was destroyed.
- * @HK_FAULT_CORRUPT: a broken invariant, found by hk_arena_check().
- * @HK_FAULT_EXHAUSTED: an allocation returned NULL: the limit or the address range is used up.
- * @HK_FAULT_PLATFORM: a call of the platform failed; the arena coped.
- *
- * Without an on_report callback the program is stopped by a trap for FOREIGN, INTERIOR,
- * DOUBLE_FREE and CORRUPT, whose going on would harm; the others are silent.
- */
-enum hk_fault {
-	HK_FAULT_NONE = 0,
-	HK_FAULT_FOREIGN,
-	HK_FAULT_INTERIOR,
-	HK_FAULT_DOUBLE_FREE,
-	HK_FAULT_ARGUMENT,
-	HK_FAULT_LEAK,
-	HK_FAULT_CORRUPT,
-	HK_FAULT_EXHAUSTED,
-	HK_FAULT_PLATFORM,
-};
-
-/**
- * struct hk_report - what went wrong, handed to on_report
- * @fault: the kind.
- * @what: one sentence, static.
- * @arena: the arena.
- * @arena_name: its config's name, "" when it has none.
- * @address: the pointer or the block concerned, NULL where there is none.
- * @size: bytes: of the block; of the request for ARGUMENT and EXHAUSTED; of all live blocks for
- *	the first LEAK report. 0 where unknown.
- * @count: blocks concerned, for LEAK: all of them in the first report, 1 in those that follow
- *	for the first blocks by class and address.
- * @size_class: of the block, as in hk_stats.classes; 0 for large blocks and where unknown.
- *
- * New fields are added at the end.
- */
-struct hk_report {
-	enum hk_fault fault;
-	const char *what;
-	const struct hk_arena *arena;
-	const char *arena_name;
-	const void *address;
-	size_t size;
-	size_t count;
-	unsigned size_class;
-};
-
-/**
- * struct hk_arena_config - all choices about an arena; all zero is the default
- * @name: for reports; the string is the host's and must outlive the arena. NULL: "".
- * @address_space: bytes of address range to reserve, metadata included, at least 512 KiB;
- *	rounded up to the platform's granularity. 0: 16 GiB (128 MiB on 32-bit systems), or the
- *	platform's own maximum; where that is refused, halves of it are tried down to 64 MiB,
- *	and half of what is granted is left to the host. A size that is named is taken as it
- *	is or refused.
- * @limit: most bytes to take from the platform at any time, metadata included; 0: no limit.
- * @platform: copied at creation; its context must outlive the arena. NULL: the system's.
- * @context: handed to the callbacks.
- * @on_oom: An allocation of @size bytes finds no memory: the limit or the range is used up, or
- *	the platform refused. No lock is held, and any function may be called but reset and
- *	destroy: free something and return true to try again, return false and the allocation
- *	returns NULL. Within the callback an allocation that fails returns NULL at once.
- * @on_report: Told whatever goes wrong, after all locks are released; it may call
- *	hk_arena_stats() and hk_arena_used(), nothing else. NULL: see enum hk_fault.
- * @large_pages: ask the platform for large pages in the arena's range. They save TLB misses
- *	and can stall for milliseconds when the system must compact memory for them.
- * @max_caches: most caches alive at once; 0: 1024, or fewer where the range is small.
- *
- * New fields are added at the end; zero means default.
- */
-struct hk_arena_config {
-	const char *name;
-	size_t address_space;
-	size_t limit;
-	const struct hk_platform *platform;
-	void *context;
-	bool (*on_oom)(void *context, struct hk_arena *arena, size_t size);
-	void (*on_report)(void *context, const struct hk_report *report);
-	bool large_pages;
-	unsigned max_caches;
-};
-
-/*
- * Size classes. Up to 1 KiB they step by 16 bytes, up to 32 KiB by an eighth of a power of two
- * (at most 12.5 % waste), up to 512 KiB by a quarter (20 %). What is larger is a large block of
- * its own, rounded up to 64 KiB.
- */
-#define HK_SMALL_MAX 1024u
-#define HK_EIGHTH_MAX 32768u
-#define HK_CLASS_MAX 524288u
-#define HK_CLASSES 121u	     /* classes 1 to 120 are sizes; 0 is a slab that holds no block */
-#define HK_CLASS_LARGE 121u  /* a large block begins in this slab */
-#define HK_CLASS_INSIDE 122u /* a large block that began before goes on in this slab */
-#define HK_TOPS 123u
-#define HK_SLAB_SHIFT 16
-#define HK_MAGAZINE_SLOTS 32u
-
-/**
- * struct hk_counters - what the arena did off the hit path, since it was created
- * @spare_swap: a miss that ended at the cache's own second magazine.
- * @depot_swap: a full magazine taken from the depot.
- * @slab_batch: a batch of blocks taken from slabs.
- * @new_slab: a run of slabs given to a class.
- * @new_superslab: a superslab used for the first time.
- * @large_alloc: a large block allocated.
- * @platform_call: calls of the platform, of whatever kind.
- * @magazine_to_depot: a full magazine put into the depot.
- * @depot_to_slab: a magazine's blocks, or a single block, returned to slabs.
- * @slab_emptied: a run of slabs given back by its class, all blocks free.
- * @superslab_emptied: a superslab whose last slab became free.
- * @large_free: a large block freed.
- * @arena_alloc: allocations through the arena, without a cache.
- * @arena_free: frees through the arena, without a cache.
- * @free_null: hk_free() of NULL.
- * @refused: frees and resizes refused because of their pointer.
- * @exhausted: allocations that returned NULL.
- * @oom_calls: calls of on_oom.
- * @lock_acquired: locks taken, all layers.
- * @lock_waited: of these, how often the lock was held by another thread.
- */
-struct hk_counters {
-	uint64_t spare_swap;
-	uint64_t depot_swap;
-	uint64_t slab_batch;
-	uint64_t new_slab;
-	uint64_t new_superslab;
-	uint64_t large_alloc;
-	uint64_t platform_call;
-	uint64_t magazine_to_depot;
-	uint64_t depot_to_slab;
-	uint64_t slab_emptied;
-	uint64_t superslab_emptied;
-	uint64_t large_free;
-	uint64_t arena_alloc;
-	uint64_t arena_free;
-	uint64_t free_null;
-	uint64_t refused;
-	uint64_t exhausted;
-	uint64_t oom_calls;
-	uint64_t lock_acquired;
-	uint64_t lock_waited;
-};
-
-/**
- * struct hk_class_stats - one size class
- * @block_size: bytes; 0 in entry 0, which stands for large blocks.
- * @live_blocks: blocks that the host holds.
- * @live_bytes: their bytes.
- * @cached_blocks: free blocks in magazines, of caches and of the depot.
- * @free_blocks: free blocks in the class's slabs.
- * @slabs: slabs of 64 KiB that the class holds.
- * @depot_swap: as in struct hk_counters, of this class; so are those that follow.
- * @slab_batch: "
- * @new_slab: "
- * @magazine_to_depot: "
- * @depot_to_slab: "
- * @slab_emptied: "
- * @lock_acquired: of the class's lock.
- */
-struct hk_class_stats {
-	size_t block_size;
-	size_t live_blocks;
-	size_t live_bytes;
-	size_t cached_blocks;
-	size_t free_blocks;
-	size_t slabs;
-	uint64_t depot_swap;
-	uint64_t slab_batch;
-	uint64_t new_slab;
-	uint64_t magazine_to_depot;
-	uint64_t depot_to_slab;
-	uint64_t slab_emptied;
-	uint64_t lock_acquired;
-};
-
-/**
- * struct hk_stats - what an arena holds; bytes are those of blocks, not of requests
- * @live_bytes: in blocks that the host holds.
- * @live_blocks: their number.
- * @cached_bytes: in free blocks in magazines.
- * @free_bytes: in free blocks in slabs, and in free slabs that are committed.
- * @committed_bytes: taken from the platform, metadata included.
- * @peak_committed_bytes: the most that was ever so.
- * @reserved_bytes: of address range.
- * @metadata_bytes: committed for the arena's own use.
- * @cache_count: caches alive.
- * @counters: see there.
- * @classes: by size class; entry 0 is large blocks.
- *
- * Exact while no other thread works on the arena. Otherwise each class's live and cached
- * blocks may be off by at most two magazines per cache, and are never negative.
- */
-struct hk_stats {
-	size_t live_bytes;
-	size_t live_blocks;
-	size_t cached_bytes;
-	size_t free_bytes;
-	size_t committed_bytes;
-	size_t peak_committed_bytes;
-	size_t reserved_bytes;
-	size_t metadata_bytes;
-	size_t cache_count;
-	struct hk_counters counters;
-	struct hk_class_stats classes[HK_CLASSES];
-};
 
 /**
  * hk_version() - the version of the library that is linked
@@ -465,6 +233,8 @@ HK_API bool hk_arena_owns(const struct hk_arena *arena, const void *ptr);
  * @arena: the block's arena.
  * @ptr: a live block, or NULL.
  *
+ * All of it may be used; a compiler that checks object sizes must be told, see HK_ALLOC_SIZE.
+ *
  * Context: any thread, lock-free. Return: bytes, at least the size asked for; 0 for NULL and
  * for what is no block's start.
  */
@@ -499,8 +269,8 @@ HK_API size_t hk_arena_used(const struct hk_arena *arena);
  * hk_arena_check() - check every invariant of every layer
  * @arena: the arena.
  *
- * Takes time proportional to the arena's size. Each broken invariant is reported as
- * HK_FAULT_CORRUPT.
+ * Takes time proportional to the arena's size. A layer that has broken ones is reported as
+ * HK_FAULT_CORRUPT, with their number in the report's count.
  *
  * Context: nothing else may run on the arena or its caches; no platform call. Return: the
  * number of broken invariants.
@@ -515,11 +285,12 @@ HK_API size_t hk_arena_check(struct hk_arena *arena);
  *	512 KiB. Without a clock in the platform each call with a bound does one such step.
  *
  * Blocks in the depot go back to their slabs first; those in caches are their users' (see
- * hk_cache_flush()). Then free slabs are given back, from the end of the range. After a reset
- * or when nothing is in use, metadata too: an arena that was reset and trimmed to 0 keeps what
- * an arena never used has.
+ * hk_cache_flush()). Then free slabs are given back, from the end of the range, and metadata
+ * with them. The class table and the magazines stay until a reset, since other threads may look
+ * at them: an arena that was reset and trimmed to 0 keeps what an arena never used has.
  *
- * Context: any thread, also while others allocate; calls the platform, no lock held meanwhile.
+ * Context: any thread, also while others allocate; calls the platform. While slabs are given
+ * back no lock is held that an allocation needs; for metadata, a few calls at the end, one is.
  * Return: bytes given back.
  */
 HK_API size_t hk_arena_trim(struct hk_arena *arena, size_t keep_bytes, uint64_t budget_ns);
@@ -571,6 +342,8 @@ HK_API void *hk_realloc(struct hk_cache *cache, void *ptr, size_t size)
  * @size: bytes, 0 to PTRDIFF_MAX.
  * @align: a power of two; the block need not have had that alignment before.
  *
+ * The block is freed by hk_free(), not by hk_free_sized().
+ *
  * Context, return: as hk_realloc().
  */
 HK_API void *hk_realloc_aligned(struct hk_cache *cache, void *ptr, size_t size, size_t align)
@@ -581,6 +354,8 @@ HK_API void *hk_realloc_aligned(struct hk_cache *cache, void *ptr, size_t size, 
  * @cache: the caller's cache.
  * @ptr: a live block of the cache's arena.
  * @size: bytes.
+ *
+ * A compiler that checks object sizes must not know the old one: see HK_ALLOC_SIZE.
  *
  * Context: as hk_alloc(). Return: true when the block now holds @size bytes. A @size that the
  * block holds already is true and changes nothing.
@@ -728,7 +503,8 @@ HK_INLINE void hk_free(struct hk_cache *cache, void *ptr)
 /**
  * hk_free_sized() - free a block whose size is known
  * @cache: the caller's cache, of the block's arena.
- * @ptr: a live block, or NULL; not one of hk_alloc_aligned() unless reallocated since.
+ * @ptr: a live block, or NULL; not one of hk_alloc_aligned() or hk_realloc_aligned(), unless
+ *	hk_realloc() changed it since.
  * @size: the size last given to the allocation or reallocation, or to an hk_expand() that made
  *	the block larger.
  *

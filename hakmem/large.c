@@ -17,6 +17,31 @@ static void count_sub(_Atomic size_t *counter, size_t sub)
 	atomic_fetch_sub_explicit(counter, sub, memory_order_relaxed);
 }
 
+/* A run becomes a live block; the caller owns it. */
+static void *make_block(struct hk_large *large, uint32_t first, uint32_t count)
+{
+	struct hk_superslabs *space = large->space;
+
+	hk_slab(space, first)->length = count;
+	atomic_store_explicit(&hk_slab(space, first)->was, HK_CLASS_LARGE, memory_order_relaxed);
+	hk_classes_set(space, first, 1, HK_CLASS_LARGE);
+	hk_classes_set(space, first + 1, count - 1, HK_CLASS_INSIDE);
+	count_add(&large->blocks, 1);
+	count_add(&large->slabs, count);
+	return hk_slab_address(space, first);
+}
+
+/* A live block becomes a run without an owner: its first byte is not LARGE any more. */
+static uint32_t unmake_block(struct hk_large *large, uint32_t first)
+{
+	uint32_t length = hk_slab(large->space, first)->length;
+
+	hk_classes_set(large->space, first, length, 0);
+	count_sub(&large->blocks, 1);
+	count_sub(&large->slabs, length);
+	return length;
+}
+
 int hk_large_alloc(struct hk_large *large, size_t size, size_t align, size_t zero_bytes,
 		   void **block)
 {
@@ -24,21 +49,19 @@ int hk_large_alloc(struct hk_large *large, size_t size, size_t align, size_t zer
 	uint32_t first, count;
 	int error;
 
+	if (align < HK_SLAB_SIZE)
+		align = HK_SLAB_SIZE;
 	/* before rounding up, which would overflow */
 	if (size > (size_t)space->slabs_max * HK_SLAB_SIZE)
-		return HK_ERROR_ADDRESS_SPACE;
+		return HK_ERROR_ARGUMENT;
 	count = (uint32_t)slabs_of(size);
-	error = hk_run_take(space, count, align < HK_SLAB_SIZE ? HK_SLAB_SIZE : align, zero_bytes,
-			    &first, NULL);
+	if (!hk_run_is_possible(space, count, align))
+		return HK_ERROR_ARGUMENT;
+	error = hk_run_take(space, count, align, zero_bytes, &first, NULL);
 	if (error)
 		return error;
-	hk_slab(space, first)->length = count;
-	hk_classes_set(space, first, 1, HK_CLASS_LARGE);
-	hk_classes_set(space, first + 1, count - 1, HK_CLASS_INSIDE);
-	count_add(&large->blocks, 1);
-	count_add(&large->slabs, count);
+	*block = make_block(large, first, count);
 	count_add(&large->allocs, 1);
-	*block = hk_slab_address(space, first);
 	return 0;
 }
 
@@ -51,7 +74,7 @@ enum hk_fault hk_large_fault(const struct hk_large *large, const void *ptr)
 		return (uintptr_t)ptr % HK_SLAB_SIZE ? HK_FAULT_INTERIOR : HK_FAULT_NONE;
 	if (byte == HK_CLASS_INSIDE)
 		return HK_FAULT_INTERIOR;
-	return hk_unused_fault(large->space, ptr);
+	return hk_last_class(large->space, ptr) ? HK_FAULT_DOUBLE_FREE : HK_FAULT_FOREIGN;
 }
 
 enum hk_fault hk_large_free(struct hk_large *large, void *ptr)
@@ -68,11 +91,7 @@ enum hk_fault hk_large_free(struct hk_large *large, void *ptr)
 						     HK_CLASS_INSIDE, memory_order_acquire,
 						     memory_order_relaxed))
 		return HK_FAULT_DOUBLE_FREE;
-	length = hk_slab(space, first)->length;
-	hk_slab(space, first)->was = HK_CLASS_LARGE;
-	hk_classes_set(space, first, length, 0);
-	count_sub(&large->blocks, 1);
-	count_sub(&large->slabs, length);
+	length = unmake_block(large, first);
 	count_add(&large->frees, 1);
 	hk_run_give(space, first, length);
 	return HK_FAULT_NONE;
@@ -87,18 +106,20 @@ size_t hk_large_size(const struct hk_large *large, const void *ptr)
 	return hk_slab(space, (uint32_t)hk_slab_number(space, ptr))->length * HK_SLAB_SIZE;
 }
 
-bool hk_large_resize(struct hk_large *large, void *ptr, size_t size)
+int hk_large_resize(struct hk_large *large, void *ptr, size_t size)
 {
 	struct hk_superslabs *space = large->space;
 	uint32_t first = (uint32_t)hk_slab_number(space, ptr), have, want;
+	int error;
 
 	if (size > (size_t)space->slabs_max * HK_SLAB_SIZE)
-		return false;
+		return HK_ERROR_ARGUMENT;
 	have = hk_slab(space, first)->length;
 	want = (uint32_t)slabs_of(size);
 	if (want > have) {
-		if (hk_run_extend(space, first, have, want - have))
-			return false;
+		error = hk_run_extend(space, first, have, want - have);
+		if (error)
+			return error;
 		hk_classes_set(space, first + have, want - have, HK_CLASS_INSIDE);
 		count_add(&large->slabs, want - have);
 	} else if (want < have) {
@@ -107,29 +128,31 @@ bool hk_large_resize(struct hk_large *large, void *ptr, size_t size)
 		hk_run_give(space, first + want, have - want);
 	}
 	hk_slab(space, first)->length = want;
-	return true;
+	return 0;
 }
 
 void *hk_large_move(struct hk_large *large, void *ptr, size_t size)
 {
 	struct hk_superslabs *space = large->space;
 	const struct hk_platform *platform = &space->memory->platform;
-	uint32_t first = (uint32_t)hk_slab_number(space, ptr);
-	uint32_t have = hk_slab(space, first)->length;
-	void *to;
+	uint32_t from = (uint32_t)hk_slab_number(space, ptr), to, count;
+	uint32_t have = hk_slab(space, from)->length;
 
-	if (!platform->move)
+	if (!platform->move || size > (size_t)space->slabs_max * HK_SLAB_SIZE)
 		return NULL;
-	if (hk_large_alloc(large, size, HK_SLAB_SIZE, 0, &to))
+	count = (uint32_t)slabs_of(size);
+	if (hk_run_take(space, count, HK_SLAB_SIZE, 0, &to, NULL))
 		return NULL;
 	hk_memory_count_call(space->memory);
-	if (platform->move(platform->context, ptr, to, have * HK_SLAB_SIZE)) {
-		hk_large_free(large, to);
+	if (platform->move(platform->context, ptr, hk_slab_address(space, to),
+			   have * HK_SLAB_SIZE)) {
+		hk_run_give(space, to, count);
 		return NULL;
 	}
-	hk_run_moved(space, first, have);
-	hk_large_free(large, ptr);
-	return to;
+	unmake_block(large, from);
+	hk_run_moved(space, from, have);
+	hk_run_give(space, from, have);
+	return make_block(large, to, count);
 }
 
 void hk_large_reset(struct hk_large *large)

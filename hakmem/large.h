@@ -20,7 +20,10 @@ struct hk_large {
 	_Atomic size_t frees;
 };
 
-/* 0, or an error of hk_run_take(); the first @zero_bytes are zero. Locks: space. */
+/*
+ * 0, or an error of hk_run_take(), or HK_ERROR_ARGUMENT: the range has no such place at all. The
+ * first @zero_bytes are zero. Locks: space.
+ */
 int hk_large_alloc(struct hk_large *large, size_t size, size_t align, size_t zero_bytes,
 		   void **block);
 
@@ -33,8 +36,11 @@ enum hk_fault hk_large_fault(const struct hk_large *large, const void *ptr);
 /* Bytes of a large block, 0 when @ptr is no large block's start. */
 size_t hk_large_size(const struct hk_large *large, const void *ptr);
 
-/* Changes a live block's size in place; @size is at least 1. */
-bool hk_large_resize(struct hk_large *large, void *ptr, size_t size);
+/*
+ * Changes a live block's size in place; @size is at least 1. 0, or an error as above: something
+ * lies behind it (HK_ERROR_ADDRESS_SPACE), or memory is short. Locks: space.
+ */
+int hk_large_resize(struct hk_large *large, void *ptr, size_t size);
 
 /* Moves a live block to a new run of @size bytes by the platform: NULL when it can't be done. */
 void *hk_large_move(struct hk_large *large, void *ptr, size_t size);

@@ -5,8 +5,9 @@
  * Three states, after Drepper, "Futexes Are Tricky" (2011): free, held, held with a thread
  * that may be parked. Its counters are changed by the holder only.
  *
- * Lock order, outermost first: caches (arena), class (slab), magazines (depot), space
- * (superslab). Nothing of the host is called with a lock held.
+ * Lock order, outermost first: caches (arena), class (slab), magazines (depot), trim, space
+ * (superslab). No callback of the host is called with a lock held; the platform is, for
+ * metadata only.
  */
 #ifndef HK_LOCK_H
 #define HK_LOCK_H

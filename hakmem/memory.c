@@ -41,10 +41,13 @@ int hk_memory_commit(struct hk_memory *memory, void *ptr, size_t size)
 	hk_memory_count_call(memory);
 	if (memory->platform.commit(memory->platform.context, ptr, size)) {
 		hk_memory_uncharge(memory, size);
+		atomic_fetch_add_explicit(&memory->refusals, 1, memory_order_relaxed);
 		hk_reporter_note(memory->reporter);
 		return HK_ERROR_MEMORY;
 	}
 	raise_peak(memory);
+	if (atomic_load_explicit(&memory->refusals, memory_order_relaxed))
+		atomic_store_explicit(&memory->refusals, 0, memory_order_relaxed);
 	return 0;
 }
 

@@ -23,7 +23,8 @@ struct hk_memory {
 	size_t limit; /* SIZE_MAX: none */
 	_Atomic size_t committed;
 	_Atomic size_t peak;
-	_Atomic size_t calls; /* of the platform */
+	_Atomic size_t calls;	 /* of the platform */
+	_Atomic size_t refusals; /* commits that it would not do, since the last that it did */
 };
 
 struct hk_section {
@@ -48,7 +49,7 @@ static inline void hk_memory_init(struct hk_memory *memory, const struct hk_memo
 	memory->limit = from->limit;
 	atomic_init(&memory->committed, from->committed);
 	atomic_init(&memory->peak, from->peak);
-	atomic_init(&memory->calls, from->calls + 1); /* and the reserve */
+	atomic_init(&memory->calls, from->calls);
 }
 
 static inline void hk_memory_count_call(struct hk_memory *memory)

@@ -3,14 +3,16 @@
  * The table of size classes.
  *
  * A run is the shortest of 1 to 8 slabs that wastes at most 1/32 at its end; where none does,
- * as many as waste least are few. A magazine holds 31 blocks, fewer where these would pass
- * MAGAZINE_MAX_BYTES; blocks beyond that are not cached.
+ * as many as waste least are few. A magazine holds 31 blocks, fewer where these would pass a
+ * number of bytes, one of those up to MAGAZINE_MAX_BLOCK; larger blocks are not cached. What
+ * caches hold at the recorded programs' peaks decided the numbers.
  */
 #include <hakmem/size_class.h>
 
-#ifndef MAGAZINE_MAX_BYTES
-#define MAGAZINE_MAX_BYTES 32768
-#endif
+#define MAGAZINE_SMALL 2048	   /* up to this block size ... */
+#define MAGAZINE_SMALL_BYTES 32768 /* ... a magazine holds this much, ... */
+#define MAGAZINE_BYTES 16384	   /* ... beyond, this much */
+#define MAGAZINE_MAX_BLOCK 32768
 
 #define TAIL(size, slabs) ((slabs)*65536 % (size))
 #define FITS(size, slabs) (TAIL(size, slabs) * 32 <= (slabs)*65536)
@@ -23,7 +25,12 @@
 	 : FITS(size, 6) ? 6                                                                       \
 	 : FITS(size, 7) ? 7                                                                       \
 			 : 8)
-#define CAPACITY(size) ((size)*31 <= MAGAZINE_MAX_BYTES ? 31 : MAGAZINE_MAX_BYTES / (size))
+#define ROUNDS(size)                                                                               \
+	((size) > MAGAZINE_MAX_BLOCK ? 0                                                           \
+	 : (size) > MAGAZINE_BYTES   ? 1                                                           \
+	 : (size) > MAGAZINE_SMALL   ? MAGAZINE_BYTES / (size)                                     \
+				     : MAGAZINE_SMALL_BYTES / (size))
+#define CAPACITY(size) (uint8_t)(ROUNDS(size) < 31 ? ROUNDS(size) : 31)
 #define CLASS(size)                                                                                \
 	{                                                                                          \
 		(size), (0x80000000u + (size) / 16 - 1) / ((size) / 16),                           \

@@ -66,45 +66,58 @@ static bool has_bitmap(const struct hk_class_info *info)
 	return info->blocks > 128;
 }
 
-static uint32_t *bitmap_of(const struct hk_slabs *slabs, uint32_t number,
-			   const struct hk_class_info *info)
+/* The word of a run's bitmap that has the bits of blocks 32 * @word and on. */
+static uint32_t *word_of(const struct hk_slabs *slabs, uint32_t number,
+			 const struct hk_class_info *info, uint32_t word)
 {
-	return has_bitmap(info) ? hk_bitmap(slabs->space, number)
-				: hk_slab(slabs->space, number)->summary;
+	return has_bitmap(info) ? hk_bitmap_word(slabs->space, number, word)
+				: &hk_slab(slabs->space, number)->summary[word];
+}
+
+static void word_store(struct hk_slabs *slabs, uint32_t number, const struct hk_class_info *info,
+		       uint32_t word, uint32_t bits)
+{
+	struct hk_slab *run = hk_slab(slabs->space, number);
+	uint32_t bit = 1u << word % 32;
+
+	*word_of(slabs, number, info, word) = bits;
+	if (!has_bitmap(info))
+		return;
+	if (bits)
+		run->summary[word / 32] |= bit;
+	else
+		run->summary[word / 32] &= ~bit;
 }
 
 /* Hands out blocks of one bitmap word, lowest first: how many. */
-static size_t take_word(struct hk_slab *run, uint32_t *bitmap, uint32_t word, void **blocks,
-			size_t want, unsigned char *base, size_t size)
+static size_t take_word(struct hk_slabs *slabs, uint32_t number, const struct hk_class_info *info,
+			uint32_t word, void **blocks, size_t want)
 {
-	uint32_t bits = bitmap[word];
+	unsigned char *base = hk_slab_address(slabs->space, number) + word * 32 * info->size;
+	uint32_t bits = *word_of(slabs, number, info, word);
 	size_t taken = 0;
 
-	base += (size_t)word * 32 * size;
 	while (bits && taken < want) {
-		blocks[taken++] = base + (size_t)__builtin_ctz(bits) * size;
+		blocks[taken++] = base + (size_t)__builtin_ctz(bits) * info->size;
 		bits &= bits - 1;
 	}
-	bitmap[word] = bits;
-	if (!bits && bitmap != run->summary)
-		run->summary[word / 32] &= ~(1u << word % 32);
+	word_store(slabs, number, info, word, bits);
 	return taken;
 }
 
 /* Hands out blocks that never were: what of their group is left goes into the bitmap. */
-static size_t take_fresh(struct hk_slab *run, uint32_t *bitmap, const struct hk_class_info *info,
-			 void **blocks, size_t want, unsigned char *base)
+static size_t take_fresh(struct hk_slabs *slabs, uint32_t number, const struct hk_class_info *info,
+			 void **blocks, size_t want)
 {
-	uint32_t first = run->fresh, word = first / 32, taken;
-	uint32_t group = info->blocks - first < 32u ? info->blocks - first : 32u;
+	struct hk_slab *run = hk_slab(slabs->space, number);
+	unsigned char *block = hk_slab_address(slabs->space, number) + run->fresh * info->size;
+	uint32_t word = run->fresh / 32u, taken;
+	uint32_t left = (uint32_t)info->blocks - run->fresh, group = left < 32 ? left : 32;
 
-	run->fresh = (uint16_t)(first + group);
-	base += (size_t)first * info->size;
-	for (taken = 0; taken < group && taken < want; taken++, base += info->size)
-		blocks[taken] = base;
-	bitmap[word] = taken < group ? hk_mask(taken, group - taken) : 0;
-	if (bitmap[word] && bitmap != run->summary)
-		run->summary[word / 32] |= 1u << word % 32;
+	run->fresh = (uint16_t)(run->fresh + group);
+	for (taken = 0; taken < group && taken < want; taken++, block += info->size)
+		blocks[taken] = block;
+	word_store(slabs, number, info, word, taken < group ? hk_mask(taken, group - taken) : 0);
 	return taken;
 }
 
@@ -112,8 +125,7 @@ static size_t take_from_run(struct hk_slabs *slabs, uint32_t number,
 			    const struct hk_class_info *info, void **blocks, size_t want)
 {
 	struct hk_slab *run = hk_slab(slabs->space, number);
-	uint32_t *bitmap = bitmap_of(slabs, number, info), index, word;
-	unsigned char *base = hk_slab_address(slabs->space, number);
+	uint32_t index, word;
 	size_t taken = 0;
 
 	for (index = 0; index < 4 && taken < want; index++) {
@@ -121,13 +133,12 @@ static size_t take_from_run(struct hk_slabs *slabs, uint32_t number,
 			word = index;
 			if (has_bitmap(info))
 				word = index * 32 + (uint32_t)__builtin_ctz(run->summary[index]);
-			taken += take_word(run, bitmap, word, blocks + taken, want - taken, base,
-					   info->size);
+			taken += take_word(slabs, number, info, word, blocks + taken, want - taken);
 		}
 	}
 	/* a group is split only when little else was found */
 	while (taken < want && taken <= want / 2 && run->fresh < info->blocks)
-		taken += take_fresh(run, bitmap, info, blocks + taken, want - taken, base);
+		taken += take_fresh(slabs, number, info, blocks + taken, want - taken);
 	run->free = (uint16_t)(run->free - taken);
 	return taken;
 }
@@ -142,44 +153,49 @@ static bool forget_zero(struct hk_slabs *slabs, uint32_t number, const struct hk
 	struct hk_slab *run = hk_slab(slabs->space, number);
 	const unsigned char *base = hk_slab_address(slabs->space, number);
 	unsigned taken = 0;
+	bool were;
 
 	if (!run->zeroed)
 		return false;
 	for (; count; count--, blocks++)
 		taken |= 1u << hk_class_index(info, (size_t)((unsigned char *)*blocks - base));
-	count = (run->zeroed & taken) == taken;
+	were = (run->zeroed & taken) == taken;
 	run->zeroed &= (uint8_t)~taken;
-	return count;
+	return were;
 }
 
-static size_t take_partial(struct hk_slabs *slabs, unsigned size_class, void **blocks, size_t want,
-			   bool *zeroed)
+/* A batch as it comes together: class lock held. */
+struct batch {
+	void **blocks;
+	size_t want;
+	size_t taken;
+	bool zeroed; /* all blocks so far */
+};
+
+static void take_run(struct hk_slabs *slabs, unsigned size_class, uint32_t number,
+		     struct batch *batch)
 {
 	const struct hk_class_info *info = &hk_class_infos[size_class];
 	struct hk_slab_class *class = &slabs->classes[size_class];
-	size_t taken = 0, got;
-	bool zero = true;
+	void **blocks = batch->blocks + batch->taken;
+	size_t got = take_from_run(slabs, number, info, blocks, batch->want - batch->taken);
+
+	batch->zeroed &= forget_zero(slabs, number, info, blocks, got);
+	batch->taken += got;
+	class->blocks_free -= got;
+	class->blocks_out += got;
+	list_update(slabs, class, hk_slab(slabs->space, number), number, info->blocks);
+}
+
+static void take_partial(struct hk_slabs *slabs, unsigned size_class, struct batch *batch)
+{
+	struct hk_slab_class *class = &slabs->classes[size_class];
 	unsigned list;
 
-	for (list = 0; list < HK_SLAB_LISTS; list++) {
-		while (class->list[list] && taken <= want / 2) {
-			uint32_t number = class->list[list] - 1;
-
-			got = take_from_run(slabs, number, info, blocks + taken, want - taken);
-			zero &= forget_zero(slabs, number, info, blocks + taken, got);
-			taken += got;
-			list_update(slabs, class, hk_slab(slabs->space, number), number,
-				    info->blocks);
-		}
-	}
-	if (taken) {
-		class->blocks_free -= taken;
-		class->blocks_out += taken;
-		class->batches++;
-	}
-	if (zeroed)
-		*zeroed = zero;
-	return taken;
+	for (list = 0; list < HK_SLAB_LISTS; list++)
+		while (class->list[list] && batch->taken <= batch->want / 2)
+			take_run(slabs, size_class, class->list[list] - 1, batch);
+	class->batches += batch->taken != 0;
 }
 
 /* Gets a run for a class, not yet in its lists: true, and its number. No lock is held. */
@@ -197,8 +213,11 @@ static bool new_run(struct hk_slabs *slabs, unsigned size_class, uint32_t *numbe
 		hk_run_give(space, *number, info->slabs);
 		return false;
 	}
-	for (index = 0; index < info->slabs; index++)
+	for (index = 0; index < info->slabs; index++) {
 		hk_slab(space, *number + index)->head = (uint8_t)index;
+		atomic_store_explicit(&hk_slab(space, *number + index)->was, (uint8_t)size_class,
+				      memory_order_relaxed);
+	}
 	run = hk_slab(space, *number);
 	run->length = info->slabs;
 	run->free = info->blocks;
@@ -215,24 +234,27 @@ size_t hk_slab_take(struct hk_slabs *slabs, unsigned size_class, void **blocks, 
 {
 	const struct hk_class_info *info = &hk_class_infos[size_class];
 	struct hk_slab_class *class = &slabs->classes[size_class];
+	struct batch batch = { blocks, want, 0, true };
 	uint32_t number;
-	size_t taken;
 
 	class_lock(slabs, size_class);
-	taken = take_partial(slabs, size_class, blocks, want, zeroed);
+	take_partial(slabs, size_class, &batch);
 	class_unlock(slabs, size_class);
-	if (taken || !new_run(slabs, size_class, &number))
-		return taken;
-
-	class_lock(slabs, size_class);
-	hk_classes_set(slabs->space, number, info->slabs, size_class);
-	list_insert(slabs, class, hk_slab(slabs->space, number), number, HK_SLAB_LISTS);
-	class->blocks_free += info->blocks;
-	class->slabs += info->slabs;
-	class->new_runs++;
-	taken = take_partial(slabs, size_class, blocks, want, zeroed);
-	class_unlock(slabs, size_class);
-	return taken;
+	if (!batch.taken && new_run(slabs, size_class, &number)) {
+		class_lock(slabs, size_class);
+		hk_classes_set(slabs->space, number, info->slabs, size_class);
+		list_insert(slabs, class, hk_slab(slabs->space, number), number, HK_SLAB_LISTS);
+		class->blocks_free += info->blocks;
+		class->slabs += info->slabs;
+		class->new_runs++;
+		/* from this run, whatever others returned meanwhile: none stays wholly free */
+		take_run(slabs, size_class, number, &batch);
+		class->batches++;
+		class_unlock(slabs, size_class);
+	}
+	if (zeroed)
+		*zeroed = batch.zeroed;
+	return batch.taken;
 }
 
 /* Where a pointer lies in a class's run: the run, the block, whether it is the block's start. */
@@ -261,14 +283,11 @@ static void give_run(struct hk_slabs *slabs, unsigned size_class, struct hk_slab
 {
 	const struct hk_class_info *info = &hk_class_infos[size_class];
 	struct hk_slab_class *class = &slabs->classes[size_class];
-	uint32_t index;
 
 	list_remove(slabs, class, run);
 	class->blocks_free -= info->blocks;
 	class->slabs -= info->slabs;
 	class->runs_emptied++;
-	for (index = 0; index < info->slabs; index++)
-		hk_slab(slabs->space, number + index)->was = (uint8_t)size_class;
 	hk_classes_set(slabs->space, number, info->slabs, 0);
 	hk_run_give(slabs->space, number, info->slabs);
 }
@@ -280,18 +299,16 @@ static enum hk_fault return_block(struct hk_slabs *slabs, unsigned size_class, c
 	struct hk_slab_class *class = &slabs->classes[size_class];
 	struct place place = find_place(slabs->space, size_class, ptr);
 	struct hk_slab *run = hk_slab(slabs->space, place.run);
-	uint32_t *bitmap = bitmap_of(slabs, place.run, info);
-	uint32_t word = place.block / 32, bit = 1u << place.block % 32;
+	uint32_t word = place.block / 32, bit = 1u << place.block % 32, bits;
 
 	if (!place.start)
 		return HK_FAULT_INTERIOR;
 	if (place.block >= run->fresh)
 		return HK_FAULT_FOREIGN; /* never handed out */
-	if (bitmap[word] & bit)
+	bits = *word_of(slabs, place.run, info, word);
+	if (bits & bit)
 		return HK_FAULT_DOUBLE_FREE;
-	bitmap[word] |= bit;
-	if (has_bitmap(info))
-		run->summary[word / 32] |= 1u << word % 32;
+	word_store(slabs, place.run, info, word, bits | bit);
 	run->free++;
 	class->blocks_out--;
 	class->blocks_free++;
@@ -342,7 +359,10 @@ size_t hk_slab_return(struct hk_slabs *slabs, void *const *blocks, size_t count,
 			fault = hk_large_free(slabs->large, blocks[index]);
 		}
 		if (fault)
-			bad[refused++] = (struct hk_bad){ blocks[index], fault, held };
+			bad[refused++] = (struct hk_bad){
+				blocks[index], fault,
+				held ? held : hk_last_class(slabs->space, blocks[index])
+			};
 	}
 	if (held)
 		class_unlock(slabs, held);
@@ -382,9 +402,11 @@ void hk_slab_reset(struct hk_slabs *slabs)
 	}
 }
 
-static bool block_is_out(const struct hk_slab *run, const uint32_t *bitmap, uint32_t block)
+static bool block_is_out(const struct hk_slabs *slabs, uint32_t number,
+			 const struct hk_class_info *info, uint32_t block)
 {
-	return block < run->fresh && !(bitmap[block / 32] >> block % 32 & 1);
+	return block < hk_slab(slabs->space, number)->fresh &&
+	       !(*word_of(slabs, number, info, block / 32) >> block % 32 & 1);
 }
 
 void hk_slab_walk(struct hk_slabs *slabs,
@@ -401,13 +423,10 @@ void hk_slab_walk(struct hk_slabs *slabs,
 		if (!slabs->classes[size_class].blocks_out)
 			continue;
 		for (number = 0; number < bound; number++) {
-			const struct hk_slab *run;
-
 			if (*hk_class_byte(space, number) != size_class)
 				continue;
-			run = hk_slab(space, number);
 			for (block = 0; block < info->blocks; block++)
-				if (block_is_out(run, bitmap_of(slabs, number, info), block) &&
+				if (block_is_out(slabs, number, info, block) &&
 				    !visit(context,
 					   hk_slab_address(space, number) + block * info->size,
 					   info->size, size_class))
@@ -427,12 +446,14 @@ static size_t check_run(const struct hk_slabs *slabs, unsigned size_class, uint3
 {
 	const struct hk_class_info *info = &hk_class_infos[size_class];
 	const struct hk_slab *run = hk_slab(slabs->space, number);
-	const uint32_t *bitmap = bitmap_of(slabs, number, info);
 	uint32_t word, free = (uint32_t)info->blocks - run->fresh;
 	size_t broken = 0;
 
 	for (word = 0; word < (has_bitmap(info) ? 128u : 4u); word++) {
-		uint32_t bits = word * 32 < run->fresh ? bitmap[word] : 0;
+		uint32_t bits = 0;
+
+		if (word * 32 < run->fresh)
+			bits = *word_of(slabs, number, info, word);
 
 		free += (uint32_t)__builtin_popcount(bits);
 		if (has_bitmap(info))

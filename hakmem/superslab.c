@@ -3,27 +3,6 @@
 #include <hakmem/superslab.h>
 #include <string.h>
 
-/* Slabs decommitted between two looks at the clock, 512 KiB. */
-#define TRIM_STEP 8u
-
-static void space_lock(struct hk_superslabs *space)
-{
-	hk_lock_acquire(&space->lock, &space->memory->platform);
-}
-
-static void space_unlock(struct hk_superslabs *space)
-{
-	hk_lock_release(&space->lock, &space->memory->platform);
-}
-
-/* The slabs that superslab @index has: fewer than 32 at the end of the range. */
-static uint32_t superslab_mask(const struct hk_superslabs *space, uint32_t index)
-{
-	uint32_t left = space->slabs_max - index * HK_SUPERSLAB_SLABS;
-
-	return left < HK_SUPERSLAB_SLABS ? hk_mask(0, left) : UINT32_MAX;
-}
-
 static bool is_committed(const struct hk_superslabs *space, uint32_t slab)
 {
 	return atomic_load_explicit(&hk_superslab(space, slab / 32)->committed,
@@ -32,7 +11,7 @@ static bool is_committed(const struct hk_superslabs *space, uint32_t slab)
 	       1;
 }
 
-/* Calls of set_bits() and clear_bits() concern slabs that the caller owns, or hold the lock. */
+/* Slabs that the caller owns are committed now. */
 static void set_bits(struct hk_superslabs *space, uint32_t from, uint32_t count, bool zero)
 {
 	for (; count; from++, count--) {
@@ -46,7 +25,7 @@ static void set_bits(struct hk_superslabs *space, uint32_t from, uint32_t count,
 	}
 }
 
-static void clear_bits(struct hk_superslabs *space, uint32_t from, uint32_t count, bool committed)
+void hk_space_clear_bits(struct hk_superslabs *space, uint32_t from, uint32_t count, bool committed)
 {
 	while (count) {
 		struct hk_superslab *superslab = hk_superslab(space, from / 32);
@@ -62,7 +41,7 @@ static void clear_bits(struct hk_superslabs *space, uint32_t from, uint32_t coun
 	}
 }
 
-static void mark_used(struct hk_superslabs *space, uint32_t first, uint32_t count)
+void hk_space_mark_used(struct hk_superslabs *space, uint32_t first, uint32_t count)
 {
 	hk_map_clear(&space->free, first, count);
 	hk_map_clear(&space->ready, first, count);
@@ -93,16 +72,17 @@ void hk_classes_set(struct hk_superslabs *space, uint32_t first, uint32_t count,
 				      memory_order_relaxed);
 }
 
-enum hk_fault hk_unused_fault(struct hk_superslabs *space, const void *ptr)
+unsigned hk_last_class(struct hk_superslabs *space, const void *ptr)
 {
 	size_t slab = hk_slab_number(space, ptr);
 	unsigned was = 0;
 
-	space_lock(space);
+	hk_space_lock(space);
 	if (slab < (size_t)space->free.leaves * 32)
-		was = hk_slab(space, (uint32_t)slab)->was;
-	space_unlock(space);
-	return was ? HK_FAULT_DOUBLE_FREE : HK_FAULT_FOREIGN;
+		was = atomic_load_explicit(&hk_slab(space, (uint32_t)slab)->was,
+					   memory_order_relaxed);
+	hk_space_unlock(space);
+	return was;
 }
 
 /* The first slab from @from on whose address is a multiple of @align; SIZE_MAX: none. */
@@ -139,33 +119,33 @@ static uint32_t find(const struct hk_superslabs *space, const struct hk_map *map
 	return HK_MAP_NONE;
 }
 
-static int add_superslab(struct hk_superslabs *space)
+static void add_superslab(struct hk_superslabs *space)
 {
 	uint32_t index = space->free.leaves;
-	int error = hk_section_grow(space->memory, &space->headers,
-				    (index + 1) * sizeof(struct hk_superslab));
 
-	if (error)
-		return error;
 	memset(hk_superslab(space, index), 0, sizeof(struct hk_superslab));
 	hk_map_grow(&space->free);
 	hk_map_grow(&space->ready);
 	hk_map_set(&space->free, index * 32,
-		   (uint32_t)__builtin_popcount(superslab_mask(space, index)));
+		   (uint32_t)__builtin_popcount(hk_superslab_mask(space, index)));
 	space->new_superslabs++;
-	return 0;
 }
 
 /* Adds superslabs until the first @slabs of the range belong to one. */
 static int add_superslabs(struct hk_superslabs *space, size_t slabs)
 {
-	int error = 0;
+	size_t superslabs = (slabs + 31) / 32;
+	int error;
 
 	if (slabs > space->slabs_max)
 		return HK_ERROR_ADDRESS_SPACE;
-	while (!error && (size_t)space->free.leaves * 32 < slabs)
-		error = add_superslab(space);
-	return error;
+	error = hk_section_grow(space->memory, &space->headers,
+				superslabs * sizeof(struct hk_superslab));
+	if (error)
+		return error;
+	while (space->free.leaves < superslabs)
+		add_superslab(space);
+	return 0;
 }
 
 /* Adds superslabs so that a run is found at the end of those there are. */
@@ -209,7 +189,8 @@ static uint32_t commit_ahead(const struct hk_superslabs *space, uint32_t end)
 		step = (uint32_t)(left / 4 / HK_SLAB_SIZE);
 	while (step & (step - 1))
 		step &= step - 1;
-	if (step < 2)
+	/* not where another allocation might miss what is marked used for the time */
+	if (step < 2 || space->slabs_max - space->used < 8 * step)
 		return 0;
 	/* up to the next multiple of the step, as far as it is free and not committed */
 	for (slab = end; slab % step; slab++)
@@ -244,17 +225,21 @@ static int commit_run(struct hk_superslabs *space, uint32_t first, uint32_t coun
 	return 0;
 }
 
+void hk_space_unmark(struct hk_superslabs *space, uint32_t first, uint32_t count)
+{
+	hk_space_lock(space);
+	mark_free(space, first, count);
+	hk_space_unlock(space);
+}
+
 /* Commits a run and what is to be committed ahead behind it, which is given back as free. */
 static int commit_with_ahead(struct hk_superslabs *space, uint32_t first, uint32_t count,
 			     uint32_t ahead)
 {
 	int error = commit_run(space, first, count + ahead);
 
-	if (ahead) {
-		space_lock(space);
-		mark_free(space, first + count, ahead);
-		space_unlock(space);
-	}
+	if (ahead)
+		hk_space_unmark(space, first + count, ahead);
 	if (error && ahead)
 		error = commit_run(space, first, count);
 	return error;
@@ -282,18 +267,37 @@ static void zero_run(struct hk_superslabs *space, uint32_t first, size_t bytes)
 	}
 }
 
-int hk_run_take(struct hk_superslabs *space, uint32_t count, size_t align, size_t zero_bytes,
-		uint32_t *first, bool *zeroed)
+bool hk_run_is_possible(const struct hk_superslabs *space, size_t count, size_t align)
+{
+	size_t first = aligned_slab(space, 0, align);
+
+	return first < space->slabs_max && count <= space->slabs_max - first;
+}
+
+/* Whether the limit forbids @count slabs for ever, beside the metadata there is. */
+static bool is_beyond_limit(const struct hk_superslabs *space, uint32_t count)
+{
+	size_t slabs = atomic_load_explicit(&((struct hk_superslabs *)space)->committed,
+					    memory_order_relaxed);
+	size_t metadata = hk_memory_committed(space->memory) - slabs * HK_SLAB_SIZE;
+
+	return space->memory->limit != SIZE_MAX &&
+	       count > (space->memory->limit - metadata) / HK_SLAB_SIZE;
+}
+
+static int take(struct hk_superslabs *space, uint32_t count, size_t align, uint32_t *first)
 {
 	uint32_t found, ahead = 0;
 	int error = 0;
 
-	space_lock(space);
+	hk_space_lock(space);
 	found = find(space, &space->ready, count, align);
 	if (found == HK_MAP_NONE) {
 		found = find(space, &space->free, count, align);
 		if (found == HK_MAP_NONE) {
-			error = make_room(space, count, align);
+			error = HK_ERROR_LIMIT;
+			if (!is_beyond_limit(space, count))
+				error = make_room(space, count, align);
 			if (!error)
 				found = find(space, &space->free, count, align);
 		}
@@ -304,36 +308,63 @@ int hk_run_take(struct hk_superslabs *space, uint32_t count, size_t align, size_
 	error = publish_classes(space, found + count);
 	if (error)
 		goto out_unlock;
-	mark_used(space, found, count + ahead);
-	space_unlock(space);
+	hk_space_mark_used(space, found, count + ahead);
+	hk_space_unlock(space);
 
 	error = commit_with_ahead(space, found, count, ahead);
-	if (error) {
-		hk_run_give(space, found, count);
-		return error;
-	}
-	if (zeroed)
-		*zeroed = is_zeroed(space, found, count);
-	zero_run(space, found, zero_bytes);
-	clear_bits(space, found, count, false);
+	if (error)
+		hk_space_unmark(space, found, count);
 	*first = found;
-	return 0;
+	return error;
 
 out_unlock:
-	space_unlock(space);
+	hk_space_unlock(space);
 	return error ? error : HK_ERROR_ADDRESS_SPACE;
+}
+
+/*
+ * Whether a trim hid slabs since @steps was read, so that it is worth trying again; waits until
+ * its step is over.
+ */
+static bool wait_for_trim(struct hk_superslabs *space, size_t steps)
+{
+	/* acquire: pairs with the releases in trim_step() */
+	if (!(steps & 1) && steps == atomic_load_explicit(&space->trim_steps, memory_order_acquire))
+		return false;
+	hk_lock_acquire(&space->trim_lock, &space->memory->platform);
+	hk_lock_release(&space->trim_lock, &space->memory->platform);
+	return true;
+}
+
+int hk_run_take(struct hk_superslabs *space, uint32_t count, size_t align, size_t zero_bytes,
+		uint32_t *first, bool *zeroed)
+{
+	size_t steps;
+	int error;
+
+	do {
+		steps = atomic_load_explicit(&space->trim_steps, memory_order_acquire);
+		error = take(space, count, align, first);
+	} while (error && wait_for_trim(space, steps));
+	if (error)
+		return error;
+	if (zeroed)
+		*zeroed = is_zeroed(space, *first, count);
+	zero_run(space, *first, zero_bytes);
+	hk_space_clear_bits(space, *first, count, false);
+	return 0;
 }
 
 void hk_run_give(struct hk_superslabs *space, uint32_t first, uint32_t count)
 {
 	uint32_t index;
 
-	space_lock(space);
+	hk_space_lock(space);
 	mark_free(space, first, count);
 	for (index = first / 32; index <= (first + count - 1) / 32; index++)
-		if (hk_superslab(space, index)->free.bits == superslab_mask(space, index))
+		if (hk_superslab(space, index)->free.bits == hk_superslab_mask(space, index))
 			space->superslabs_emptied++;
-	space_unlock(space);
+	hk_space_unlock(space);
 }
 
 int hk_run_extend(struct hk_superslabs *space, uint32_t first, uint32_t count, uint32_t more)
@@ -341,7 +372,7 @@ int hk_run_extend(struct hk_superslabs *space, uint32_t first, uint32_t count, u
 	uint32_t end = first + count, last;
 	int error = HK_ERROR_ADDRESS_SPACE;
 
-	space_lock(space);
+	hk_space_lock(space);
 	last = space->free.leaves * 32;
 	if (more > space->slabs_max - end)
 		goto out_unlock;
@@ -359,24 +390,24 @@ int hk_run_extend(struct hk_superslabs *space, uint32_t first, uint32_t count, u
 	error = publish_classes(space, end + more);
 	if (error)
 		goto out_unlock;
-	mark_used(space, end, more);
-	space_unlock(space);
+	hk_space_mark_used(space, end, more);
+	hk_space_unlock(space);
 
 	error = commit_run(space, end, more);
 	if (error)
-		hk_run_give(space, end, more);
+		hk_space_unmark(space, end, more);
 	else
-		clear_bits(space, end, more, false);
+		hk_space_clear_bits(space, end, more, false);
 	return error;
 
 out_unlock:
-	space_unlock(space);
+	hk_space_unlock(space);
 	return error;
 }
 
 void hk_run_moved(struct hk_superslabs *space, uint32_t first, uint32_t count)
 {
-	clear_bits(space, first, count, true);
+	hk_space_clear_bits(space, first, count, true);
 	atomic_fetch_sub_explicit(&space->committed, count, memory_order_relaxed);
 	hk_memory_uncharge(space->memory, count * HK_SLAB_SIZE);
 }
@@ -388,7 +419,7 @@ int hk_bitmap_commit(struct hk_superslabs *space, uint32_t slab)
 	struct hk_superslab *leader = hk_superslab(space, group * space->bitmap_group);
 	int error = 0;
 
-	space_lock(space);
+	hk_space_lock(space);
 	if (!leader->bitmaps) {
 		error = hk_memory_commit(space->memory, space->bitmaps + group * size, size);
 		if (!error) {
@@ -396,172 +427,6 @@ int hk_bitmap_commit(struct hk_superslabs *space, uint32_t slab)
 			space->bitmap_bytes += size;
 		}
 	}
-	space_unlock(space);
+	hk_space_unlock(space);
 	return error;
-}
-
-void hk_superslabs_reset(struct hk_superslabs *space)
-{
-	size_t bound = hk_space_bound(space);
-	uint32_t index;
-
-	for (index = 0; index < space->free.leaves; index++) {
-		struct hk_superslab *superslab = hk_superslab(space, index);
-		uint32_t committed =
-			atomic_load_explicit(&superslab->committed, memory_order_relaxed);
-
-		/* what was never used since its commit is zero still */
-		atomic_fetch_and_explicit(&superslab->zero, superslab->free.bits,
-					  memory_order_relaxed);
-		hk_map_store(&space->free, index, superslab_mask(space, index));
-		hk_map_store(&space->ready, index, committed);
-	}
-	if (space->free.leaves) {
-		hk_map_rebuild(&space->free);
-		hk_map_rebuild(&space->ready);
-	}
-	space->used = 0;
-	if (bound)
-		memset(space->classes.base, 0, bound);
-	/* grows again with the slabs used; till then hk_superslabs_trim() may take the table */
-	atomic_store_explicit(&space->bound, 0, memory_order_relaxed);
-}
-
-/* Gives the highest ready slabs of one superslab back, at most @most: bytes, 0: none. */
-static size_t trim_step(struct hk_superslabs *space, uint32_t index, size_t most)
-{
-	uint32_t bits = 0, end, count;
-	int error;
-
-	space_lock(space);
-	if (index < space->ready.leaves)
-		bits = hk_superslab(space, index)->ready.bits;
-	if (!bits) {
-		space_unlock(space);
-		return 0;
-	}
-	end = 32 - (uint32_t)__builtin_clz(bits);
-	for (count = 1; count < most && count < end && bits >> (end - count - 1) & 1; count++)
-		;
-	end += index * 32;
-	mark_used(space, end - count, count);
-	space_unlock(space);
-
-	error = hk_memory_decommit(space->memory, hk_slab_address(space, end - count),
-				   count * HK_SLAB_SIZE);
-	clear_bits(space, end - count, count, !error);
-	if (!error)
-		atomic_fetch_sub_explicit(&space->committed, count, memory_order_relaxed);
-	space_lock(space);
-	mark_free(space, end - count, count);
-	space_unlock(space);
-	return error ? 0 : count * HK_SLAB_SIZE;
-}
-
-static bool group_is_free(const struct hk_superslabs *space, uint32_t first)
-{
-	uint32_t index;
-
-	for (index = first; index < first + space->bitmap_group; index++)
-		if (index < space->free.leaves &&
-		    hk_superslab(space, index)->free.bits != superslab_mask(space, index))
-			return false;
-	return true;
-}
-
-/* The metadata of what is free and not committed: bitmaps, headers, after a reset classes. */
-static size_t trim_metadata(struct hk_superslabs *space)
-{
-	size_t freed = 0, size = space->bitmap_group * HK_SUPERSLAB_BITMAPS;
-	uint32_t index;
-
-	space_lock(space);
-	for (index = 0; index < space->free.leaves; index += space->bitmap_group) {
-		struct hk_superslab *leader = hk_superslab(space, index);
-
-		if (!leader->bitmaps || !group_is_free(space, index) ||
-		    hk_memory_decommit(space->memory, space->bitmaps + index * HK_SUPERSLAB_BITMAPS,
-				       size))
-			continue;
-		leader->bitmaps = 0;
-		space->bitmap_bytes -= size;
-		freed += size;
-	}
-	for (index = space->free.leaves; index; index--) {
-		struct hk_superslab *last = hk_superslab(space, index - 1);
-
-		if (last->bitmaps || last->free.bits != superslab_mask(space, index - 1) ||
-		    atomic_load_explicit(&last->committed, memory_order_relaxed))
-			break;
-		hk_map_shrink(&space->free);
-		hk_map_shrink(&space->ready);
-	}
-	freed += hk_section_shrink(space->memory, &space->headers,
-				   space->free.leaves * sizeof(struct hk_superslab));
-	if (!atomic_load_explicit(&space->bound, memory_order_relaxed))
-		freed += hk_section_shrink(space->memory, &space->classes, 0);
-	space_unlock(space);
-	return freed;
-}
-
-size_t hk_superslabs_trim(struct hk_superslabs *space, size_t keep, struct hk_deadline deadline)
-{
-	size_t freed = 0;
-	uint32_t index;
-
-	space_lock(space);
-	index = space->free.leaves;
-	space_unlock(space);
-	while (index-- > 0) {
-		for (;;) {
-			size_t now = hk_memory_committed(space->memory), step, most;
-
-			if (now <= keep)
-				return freed;
-			most = (now - keep + HK_SLAB_SIZE - 1) / HK_SLAB_SIZE;
-			step = trim_step(space, index, most < TRIM_STEP ? most : TRIM_STEP);
-			if (!step)
-				break;
-			freed += step;
-			if (hk_deadline_over(space->memory, deadline))
-				return freed;
-		}
-	}
-	return freed + trim_metadata(space);
-}
-
-size_t hk_superslabs_metadata(const struct hk_superslabs *space)
-{
-	return space->classes.committed + space->headers.committed + space->bitmap_bytes;
-}
-
-size_t hk_superslabs_check(struct hk_superslabs *space)
-{
-	size_t broken = hk_map_check(&space->free) + hk_map_check(&space->ready);
-	size_t used = 0, committed = 0, bitmap_bytes = 0, bound = hk_space_bound(space);
-	uint32_t index, bit;
-
-	for (index = 0; index < space->free.leaves; index++) {
-		struct hk_superslab *superslab = hk_superslab(space, index);
-		uint32_t mask = superslab_mask(space, index), free = superslab->free.bits;
-		uint32_t have = atomic_load_explicit(&superslab->committed, memory_order_relaxed);
-		uint32_t zero = atomic_load_explicit(&superslab->zero, memory_order_relaxed);
-
-		broken += (free & ~mask) != 0;
-		broken += superslab->ready.bits != (free & have);
-		broken += (~free & mask & ~have) != 0; /* used, but not committed */
-		broken += (zero & ~(free & have)) != 0;
-		used += (size_t)__builtin_popcount(~free & mask);
-		committed += (size_t)__builtin_popcount(have);
-		if (superslab->bitmaps)
-			bitmap_bytes += space->bitmap_group * HK_SUPERSLAB_BITMAPS;
-		for (bit = 0; bit < 32 && index * 32 + bit < bound; bit++) {
-			unsigned byte = *hk_class_byte(space, index * 32 + bit);
-
-			broken += (free >> bit & 1) != (byte == 0) && (mask >> bit & 1);
-		}
-	}
-	broken += used != space->used || bitmap_bytes != space->bitmap_bytes;
-	broken += committed != atomic_load_explicit(&space->committed, memory_order_relaxed);
-	return broken;
 }

@@ -13,8 +13,11 @@
  *	free, committed		space lock
  *	used			by its owner alone; committed once hk_run_take() returns
  *
- * Commit and decommit are called with no lock held: the slabs concerned are marked used for
- * the time. The class table has a byte for each slab, written by the slab's owner and read by
+ * Slabs are committed and decommitted with no lock of allocations held: those concerned are marked
+ * used for the time, and an allocation that finds nothing while a trim is at work waits for its
+ * step and tries again. Metadata, small and rare, is committed with the space lock held.
+ *
+ * The class table has a byte for each slab, written by the slab's owner and read by
  * everybody without a lock: it is stable while a block lives in the slab.
  */
 #ifndef HK_SUPERSLAB_H
@@ -39,7 +42,7 @@
  * @head: slabs from the run's first slab to this one.
  * @list: the list that the run is in, counted from 1; 0: full, in none.
  * @zeroed: blocks known to be zero, never handed out; for classes of at most 8 blocks a run.
- * @was: the class byte of a run that began here and was given back, to tell a double free.
+ * @was: the class byte of the last run that began here, to tell a double free.
  * @summary: the bitmap of up to 128 blocks; else which words of the bitmap have a bit set.
  *
  * Guarded by the class's lock, or the large block's owner.
@@ -52,7 +55,7 @@ struct hk_slab {
 	uint16_t fresh;
 	uint8_t head;
 	uint8_t list;
-	uint8_t was;
+	_Atomic uint8_t was;
 	uint8_t zeroed;
 	uint32_t summary[4];
 };
@@ -75,6 +78,8 @@ struct hk_superslabs {
 	uint32_t slabs_max;
 	uint32_t bitmap_group; /* superslabs whose bitmaps share a page */
 	struct hk_lock lock;
+	struct hk_lock trim_lock;  /* held for a step of hk_superslabs_trim(); taken before @lock */
+	_Atomic size_t trim_steps; /* begun and ended: odd while one is at work */
 	struct hk_map free;
 	struct hk_map ready;
 	struct hk_section classes;
@@ -137,8 +142,8 @@ static inline unsigned hk_class_at(const struct hk_superslabs *space, const void
 	return atomic_load_explicit(hk_class_byte(space, slab), memory_order_relaxed);
 }
 
-/* What is wrong with @ptr, which lies in no used slab. Locks: space. */
-enum hk_fault hk_unused_fault(struct hk_superslabs *space, const void *ptr);
+/* The class that the slab of @ptr, which is not used, had last; 0: none. Locks: space. */
+unsigned hk_last_class(struct hk_superslabs *space, const void *ptr);
 
 /* Writes the class bytes of a run that the caller owns. */
 void hk_classes_set(struct hk_superslabs *space, uint32_t first, uint32_t count, unsigned value);
@@ -152,6 +157,9 @@ void hk_classes_set(struct hk_superslabs *space, uint32_t first, uint32_t count,
 int hk_run_take(struct hk_superslabs *space, uint32_t count, size_t align, size_t zero_bytes,
 		uint32_t *first, bool *zeroed);
 
+/* Whether the range, were it empty, had room for such a run. */
+bool hk_run_is_possible(const struct hk_superslabs *space, size_t count, size_t align);
+
 /* Gives slabs back, still committed; their class bytes are 0 by now. Locks: space. */
 void hk_run_give(struct hk_superslabs *space, uint32_t first, uint32_t count);
 
@@ -161,12 +169,20 @@ int hk_run_extend(struct hk_superslabs *space, uint32_t first, uint32_t count, u
 /* The pages of @count used slabs were moved away by the platform: they are not committed now. */
 void hk_run_moved(struct hk_superslabs *space, uint32_t first, uint32_t count);
 
-/* The bitmap of a run; hk_bitmap_commit() makes it accessible: 0 or an error. Locks: space. */
+/* Makes the bitmap of a run accessible: 0 or an error. Locks: space. */
 int hk_bitmap_commit(struct hk_superslabs *space, uint32_t slab);
 
-static inline uint32_t *hk_bitmap(const struct hk_superslabs *space, uint32_t slab)
+/*
+ * A word of a run's bitmap. The first lines of all bitmaps of a superslab come first, then their
+ * second lines, and so on: most bitmaps are a line long, and so share pages.
+ */
+static inline uint32_t *hk_bitmap_word(const struct hk_superslabs *space, uint32_t slab,
+				       uint32_t word)
 {
-	return (uint32_t *)(void *)(space->bitmaps + slab * HK_BITMAP_BYTES);
+	size_t line = word / 16 * HK_SUPERSLAB_SLABS + slab % HK_SUPERSLAB_SLABS;
+	size_t offset = slab / HK_SUPERSLAB_SLABS * HK_SUPERSLAB_BITMAPS + line * 64;
+
+	return (uint32_t *)(void *)(space->bitmaps + offset) + word % 16;
 }
 
 /* Every slab free, class table empty; nothing else runs. */
@@ -180,5 +196,35 @@ size_t hk_superslabs_metadata(const struct hk_superslabs *space);
 
 /* Number of broken invariants; nothing else runs. */
 size_t hk_superslabs_check(struct hk_superslabs *space);
+
+/* What superslab.c and superslab_trim.c share. */
+
+static inline void hk_space_lock(struct hk_superslabs *space)
+{
+	hk_lock_acquire(&space->lock, &space->memory->platform);
+}
+
+static inline void hk_space_unlock(struct hk_superslabs *space)
+{
+	hk_lock_release(&space->lock, &space->memory->platform);
+}
+
+/* The slabs that superslab @index has: fewer than 32 at the end of the range. */
+static inline uint32_t hk_superslab_mask(const struct hk_superslabs *space, uint32_t index)
+{
+	uint32_t left = space->slabs_max - index * HK_SUPERSLAB_SLABS;
+
+	return left < HK_SUPERSLAB_SLABS ? hk_mask(0, left) : UINT32_MAX;
+}
+
+/* Marks free slabs as used; space lock held. */
+void hk_space_mark_used(struct hk_superslabs *space, uint32_t first, uint32_t count);
+
+/* Marks them free again, whether committed or not. Locks: space. */
+void hk_space_unmark(struct hk_superslabs *space, uint32_t first, uint32_t count);
+
+/* Slabs that the caller owns are not known to be zero, or (@committed) not committed any more. */
+void hk_space_clear_bits(struct hk_superslabs *space, uint32_t first, uint32_t count,
+			 bool committed);
 
 #endif /* HK_SUPERSLAB_H */

@@ -81,6 +81,7 @@ enum hk_platform_flag {
  *	Advice: returns 0 or non-zero, and non-zero is no failure.
  * @park: Optional, with @wake: sleeps while *@word equals @value, as a futex does; may return
  *	at any time. Without them a waiting thread spins.
+ *	With fixed priorities on one core that never ends: such a host supplies both.
  * @wake: Wakes one thread that parks on @word.
  * @address_space: Optional; bytes: the most that reserve can ever grant. An arena whose config
  *	names no size takes this much where it is less than the default.

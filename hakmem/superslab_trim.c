@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: MIT */
+/* Superslabs as a whole: emptied by a reset, given back by a trim, checked. */
+#include <hakmem/superslab.h>
+#include <string.h>
+
+/* Slabs decommitted at once: with a deadline, as much as may pass between two looks at it. */
+#define TRIM_STEP 32u
+#define TRIM_STEP_TIMED 8u
+
+void hk_superslabs_reset(struct hk_superslabs *space)
+{
+	size_t bound = hk_space_bound(space);
+	uint32_t index;
+
+	for (index = 0; index < space->free.leaves; index++) {
+		struct hk_superslab *superslab = hk_superslab(space, index);
+		uint32_t committed =
+			atomic_load_explicit(&superslab->committed, memory_order_relaxed);
+
+		/* what was never used since its commit is zero still */
+		atomic_fetch_and_explicit(&superslab->zero, superslab->free.bits,
+					  memory_order_relaxed);
+		hk_map_store(&space->free, index, hk_superslab_mask(space, index));
+		hk_map_store(&space->ready, index, committed);
+	}
+	if (space->free.leaves) {
+		hk_map_rebuild(&space->free);
+		hk_map_rebuild(&space->ready);
+	}
+	space->used = 0;
+	if (bound)
+		memset(space->classes.base, 0, bound);
+	/* grows again with the slabs used; till then hk_superslabs_trim() may take the table */
+	atomic_store_explicit(&space->bound, 0, memory_order_relaxed);
+}
+
+/* Counts the beginning or the end of a step; trim lock held. */
+static void count_trim_step(struct hk_superslabs *space)
+{
+	atomic_fetch_add_explicit(&space->trim_steps, 1, memory_order_release);
+}
+
+/* Gives the highest ready slabs of one superslab back, at most @most: bytes, 0: none. */
+static size_t trim_some(struct hk_superslabs *space, uint32_t index, size_t most)
+{
+	uint32_t bits = 0, end, count;
+	int error;
+
+	hk_space_lock(space);
+	if (index < space->ready.leaves)
+		bits = hk_superslab(space, index)->ready.bits;
+	if (!bits) {
+		hk_space_unlock(space);
+		return 0;
+	}
+	end = 32 - (uint32_t)__builtin_clz(bits);
+	for (count = 1; count < most && count < end && bits >> (end - count - 1) & 1; count++)
+		;
+	end += index * 32;
+	hk_space_mark_used(space, end - count, count);
+	hk_space_unlock(space);
+
+	error = hk_memory_decommit(space->memory, hk_slab_address(space, end - count),
+				   count * HK_SLAB_SIZE);
+	hk_space_clear_bits(space, end - count, count, !error);
+	if (!error)
+		atomic_fetch_sub_explicit(&space->committed, count, memory_order_relaxed);
+	hk_space_unmark(space, end - count, count);
+	return error ? 0 : count * HK_SLAB_SIZE;
+}
+
+static size_t trim_step(struct hk_superslabs *space, uint32_t index, size_t most)
+{
+	size_t freed;
+
+	hk_lock_acquire(&space->trim_lock, &space->memory->platform);
+	count_trim_step(space);
+	freed = trim_some(space, index, most);
+	count_trim_step(space);
+	hk_lock_release(&space->trim_lock, &space->memory->platform);
+	return freed;
+}
+
+static bool group_is_free(const struct hk_superslabs *space, uint32_t first)
+{
+	uint32_t index;
+
+	for (index = first; index < first + space->bitmap_group; index++)
+		if (index < space->free.leaves &&
+		    hk_superslab(space, index)->free.bits != hk_superslab_mask(space, index))
+			return false;
+	return true;
+}
+
+/* The metadata of what is free and not committed: bitmaps, headers, after a reset classes. */
+static size_t trim_metadata(struct hk_superslabs *space)
+{
+	size_t freed = 0, size = space->bitmap_group * HK_SUPERSLAB_BITMAPS;
+	uint32_t index;
+
+	hk_space_lock(space);
+	for (index = 0; index < space->free.leaves; index += space->bitmap_group) {
+		struct hk_superslab *leader = hk_superslab(space, index);
+
+		if (!leader->bitmaps || !group_is_free(space, index) ||
+		    hk_memory_decommit(space->memory, space->bitmaps + index * HK_SUPERSLAB_BITMAPS,
+				       size))
+			continue;
+		leader->bitmaps = 0;
+		space->bitmap_bytes -= size;
+		freed += size;
+	}
+	for (index = space->free.leaves; index; index--) {
+		struct hk_superslab *last = hk_superslab(space, index - 1);
+
+		if (last->bitmaps || last->free.bits != hk_superslab_mask(space, index - 1) ||
+		    atomic_load_explicit(&last->committed, memory_order_relaxed))
+			break;
+		hk_map_shrink(&space->free);
+		hk_map_shrink(&space->ready);
+	}
+	freed += hk_section_shrink(space->memory, &space->headers,
+				   space->free.leaves * sizeof(struct hk_superslab));
+	if (!atomic_load_explicit(&space->bound, memory_order_relaxed))
+		freed += hk_section_shrink(space->memory, &space->classes, 0);
+	hk_space_unlock(space);
+	return freed;
+}
+
+size_t hk_superslabs_trim(struct hk_superslabs *space, size_t keep, struct hk_deadline deadline)
+{
+	uint32_t index, step_max = deadline.end_ns ? TRIM_STEP_TIMED : TRIM_STEP;
+	size_t freed = 0;
+
+	hk_space_lock(space);
+	index = space->free.leaves;
+	hk_space_unlock(space);
+	while (index-- > 0) {
+		for (;;) {
+			size_t now = hk_memory_committed(space->memory), step, most;
+
+			if (now <= keep)
+				return freed;
+			most = (now - keep + HK_SLAB_SIZE - 1) / HK_SLAB_SIZE;
+			step = trim_step(space, index, most < step_max ? most : step_max);
+			if (!step)
+				break;
+			freed += step;
+			if (hk_deadline_over(space->memory, deadline))
+				return freed;
+		}
+	}
+	return freed + trim_metadata(space);
+}
+
+size_t hk_superslabs_metadata(const struct hk_superslabs *space)
+{
+	return space->classes.committed + space->headers.committed + space->bitmap_bytes;
+}
+
+size_t hk_superslabs_check(struct hk_superslabs *space)
+{
+	size_t broken = hk_map_check(&space->free) + hk_map_check(&space->ready);
+	size_t used = 0, committed = 0, bitmap_bytes = 0, bound = hk_space_bound(space);
+	uint32_t index, bit;
+
+	for (index = 0; index < space->free.leaves; index++) {
+		struct hk_superslab *superslab = hk_superslab(space, index);
+		uint32_t mask = hk_superslab_mask(space, index), free = superslab->free.bits;
+		uint32_t have = atomic_load_explicit(&superslab->committed, memory_order_relaxed);
+		uint32_t zero = atomic_load_explicit(&superslab->zero, memory_order_relaxed);
+
+		broken += (free & ~mask) != 0;
+		broken += superslab->ready.bits != (free & have);
+		broken += (~free & mask & ~have) != 0; /* used, but not committed */
+		broken += (zero & ~(free & have)) != 0;
+		used += (size_t)__builtin_popcount(~free & mask);
+		committed += (size_t)__builtin_popcount(have);
+		if (superslab->bitmaps)
+			bitmap_bytes += space->bitmap_group * HK_SUPERSLAB_BITMAPS;
+		for (bit = 0; bit < 32 && index * 32 + bit < bound; bit++) {
+			unsigned byte = *hk_class_byte(space, index * 32 + bit);
+
+			broken += (free >> bit & 1) != (byte == 0) && (mask >> bit & 1);
+		}
+	}
+	broken += used != space->used || bitmap_bytes != space->bitmap_bytes;
+	broken += committed != atomic_load_explicit(&space->committed, memory_order_relaxed);
+	return broken;
+}
