@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * engine: how a game engine embeds hakmem. Start reading at the end, with main().
+ *
+ * Every subsystem has an arena with a budget, every worker a cache of each arena. What one
+ * worker allocated another may free. An arena is reset between frames, when no worker runs.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include <hakmem/hakmem.h>
+
+#include "engine_show.h"
+#include "os.h"
+
+#define MAX_WORKERS 16
+#define MESSAGES 16	 /* that a worker sends in a frame */
+#define MEAN_LIFE 300	 /* of an entity, in frames */
+#define LEVEL_FRAMES 500 /* from the loading of a level to its unloading */
+#define LEVEL_ASSETS 96	 /* loaded at its start; one is streamed in every other frame */
+#define STOP UINT64_MAX	 /* the frame in which everything ends */
+
+enum {
+	RENDER,
+	PHYSICS,
+	AUDIO,
+	SCRIPT,
+	ASSETS,
+	ARENAS
+};
+
+/* Lies in the script arena; its parts lie in the arenas of those that work on them. */
+struct entity {
+	struct entity *next;
+	uint64_t dies; /* frame */
+	void *mesh, *body;
+};
+
+struct worker {
+	struct engine *engine;
+	struct hk_cache *caches[ARENAS];
+	struct entity *entities;
+	void *inbox[2][MESSAGES]; /* one is read while a neighbour fills the other */
+	uint64_t frame, random, allocations[ARENAS], worst_ns[ARENAS];
+	struct os_thread thread;
+};
+
+struct engine {
+	struct hk_arena *arenas[ARENAS];
+	struct worker workers[MAX_WORKERS];
+	struct engine_options options;
+	_Atomic uint64_t frame, done; /* the frame to do; frames done, by all workers */
+	void *assets[LEVEL_ASSETS + LEVEL_FRAMES]; /* from oldest to loaded; only worker 0 */
+	size_t oldest, loaded, evicted;
+	_Atomic uint64_t faults;
+};
+
+/* Whatever goes wrong in an arena arrives here, on the thread where it went wrong. */
+static void on_report(void *context, const struct hk_report *report)
+{
+	((struct engine *)context)->faults++;
+	fprintf(stderr, "%s: %s: %s (%p, %zu bytes)\n", report->arena_name,
+		hk_fault_name(report->fault), report->what, report->address, report->size);
+}
+
+/* A budget is used up. Of assets the oldest goes, and the arena tries again. */
+static bool on_oom(void *context, struct hk_arena *arena, size_t size)
+{
+	struct engine *engine = context;
+
+	(void)size;
+	if (arena != engine->arenas[ASSETS] || engine->oldest == engine->loaded)
+		return false;
+	hk_arena_free(arena, engine->assets[engine->oldest++]);
+	engine->evicted++;
+	return true;
+}
+
+static size_t roll(struct worker *worker, size_t below)
+{
+	worker->random = worker->random * UINT64_C(6364136223846793005) + 1442695040888963407;
+	return (size_t)(worker->random >> 33) % below;
+}
+
+/* An allocation may fail, and the engine goes on: what is missing is not drawn, not heard. */
+static void *take(struct worker *worker, unsigned arena, size_t size)
+{
+	void *block = hk_alloc(worker->caches[arena], size);
+
+	worker->allocations[arena]++;
+	return block ? memset(block, 1, size) : NULL;
+}
+
+/* Draw commands and an aligned vertex buffer, for this frame only. */
+static void render(struct worker *worker)
+{
+	void *commands[64], *vertices = hk_alloc_aligned(worker->caches[RENDER], 16384, 64);
+	size_t i, count = 20 + roll(worker, 44);
+
+	for (i = 0; i < count; i++)
+		commands[i] = take(worker, RENDER, 64 + roll(worker, 4000));
+	hk_free_bulk(worker->caches[RENDER], count, commands);
+	hk_free(worker->caches[RENDER], vertices);
+	worker->allocations[RENDER]++;
+}
+
+/* Contact points: many blocks of one size, taken and given back at once. */
+static void physics(struct worker *worker)
+{
+	size_t count = 64 + roll(worker, 64);
+	void *contacts[128];
+
+	if (hk_alloc_bulk(worker->caches[PHYSICS], 48, count, contacts))
+		hk_free_bulk(worker->caches[PHYSICS], count, contacts);
+	worker->allocations[PHYSICS] += count;
+}
+
+/* Frees what a neighbour sent in the frame before, and sends to the other neighbour. */
+static void audio(struct worker *worker)
+{
+	struct engine *engine = worker->engine;
+	size_t i, next = (size_t)(worker - engine->workers + 1) % (size_t)engine->options.workers;
+	void **inbox = worker->inbox[worker->frame % 2];
+	void **outbox = engine->workers[next].inbox[(worker->frame + 1) % 2];
+
+	hk_free_bulk(worker->caches[AUDIO], MESSAGES, inbox);
+	for (i = 0; i < MESSAGES; i++)
+		outbox[i] = take(worker, AUDIO, 32 + roll(worker, 200));
+}
+
+/* Entities are born and die; at the end all die. */
+static void script(struct worker *worker)
+{
+	size_t births = worker->frame == STOP ? 0 : roll(worker, 9);
+	struct entity **link = &worker->entities, *entity;
+
+	while ((entity = *link)) {
+		if (entity->dies > worker->frame) {
+			link = &entity->next;
+			continue;
+		}
+		*link = entity->next;
+		hk_free(worker->caches[RENDER], entity->mesh);
+		hk_free(worker->caches[PHYSICS], entity->body);
+		hk_free_sized(worker->caches[SCRIPT], entity, sizeof(*entity));
+	}
+	for (; births && (entity = take(worker, SCRIPT, sizeof(*entity))); births--) {
+		entity->mesh = take(worker, RENDER, 200 + roll(worker, 3000));
+		entity->body = take(worker, PHYSICS, 160);
+		entity->dies = worker->frame + 1 + roll(worker, 2 * MEAN_LIFE - 1);
+		entity->next = worker->entities;
+		worker->entities = entity;
+	}
+}
+
+/* Worker 0 loads assets. Only on_oom() frees them, and the reset at the end of the level. */
+static void assets(struct worker *worker)
+{
+	struct engine *engine = worker->engine;
+	size_t i, loads = worker->frame % LEVEL_FRAMES == 1 ? LEVEL_ASSETS : worker->frame % 2;
+
+	for (i = 0; i < loads && worker == engine->workers; i++, engine->loaded++)
+		engine->assets[engine->loaded] = take(worker, ASSETS, 16384 + roll(worker, 524288));
+}
+
+static const struct subsystem {
+	const char *name;
+	size_t budget;
+	void (*run)(struct worker *worker); /* its part of a frame */
+} subsystems[ARENAS] = {
+	[RENDER] = { "render", 96 << 20, render }, [PHYSICS] = { "physics", 32 << 20, physics },
+	[AUDIO] = { "audio", 16 << 20, audio },	   [SCRIPT] = { "script", 32 << 20, script },
+	[ASSETS] = { "assets", 48 << 20, assets },
+};
+
+/* A worker's thread. */
+static void work(void *argument)
+{
+	struct worker *worker = argument;
+	uint64_t frame, ns;
+	unsigned i, round;
+
+	for (;; worker->engine->done++) {
+		for (round = 0; (frame = worker->engine->frame) == worker->frame; round++)
+			os_wait(round);
+		if (frame == STOP)
+			return;
+		worker->frame = frame;
+		for (i = 0; i < ARENAS; i++) {
+			ns = os_now_ns();
+			subsystems[i].run(worker);
+			ns = os_now_ns() - ns;
+			worker->worst_ns[i] = ns > worker->worst_ns[i] ? ns : worker->worst_ns[i];
+		}
+	}
+}
+
+static int set_up(struct engine *engine)
+{
+	struct hk_arena_config config = { .context = engine, .on_oom = on_oom };
+	int i, error = 0;
+	uint64_t j;
+
+	config.on_report = on_report;
+	for (i = 0; i < ARENAS && !error; i++) {
+		config.name = subsystems[i].name;
+		config.limit = subsystems[i].budget;
+		error = hk_arena_create(&engine->arenas[i], &config);
+		for (j = 0; j < engine->options.workers && !error; j++)
+			error = hk_cache_create(engine->arenas[i], &engine->workers[j].caches[i]);
+	}
+	for (j = 0; j < engine->options.workers; j++) {
+		engine->workers[j].engine = engine;
+		engine->workers[j].random = engine->options.seed * MAX_WORKERS + j;
+	}
+	if (error)
+		fprintf(stderr, "engine: %s: %s\n", config.name, hk_error_name(error));
+	return error;
+}
+
+/* The host's own thread: one frame after the other, each when every worker did the last. */
+static void play(struct engine *engine)
+{
+	uint64_t frame;
+	unsigned round;
+
+	for (frame = 1; frame <= engine->options.frames; frame++) {
+		if (frame % LEVEL_FRAMES == 1) { /* unload the level: no worker runs now */
+			hk_arena_reset(engine->arenas[ASSETS]);
+			hk_arena_trim(engine->arenas[ASSETS], 0, 0);
+			engine->oldest = engine->loaded = 0;
+		}
+		engine->frame = frame;
+		for (round = 0; engine->done < frame * engine->options.workers; round++)
+			os_wait(round);
+		engine_progress(&engine->options, frame);
+	}
+}
+
+static void measure(const struct engine *engine, unsigned arena, struct engine_row *row)
+{
+	const struct worker *worker = engine->workers;
+
+	row->name = subsystems[arena].name;
+	row->budget = subsystems[arena].budget;
+	hk_arena_stats(engine->arenas[arena], &row->stats);
+	for (; worker < engine->workers + engine->options.workers; worker++) {
+		row->allocations += worker->allocations[arena];
+		if (worker->worst_ns[arena] > row->worst_ns)
+			row->worst_ns = worker->worst_ns[arena];
+	}
+}
+
+/* The workers have ended: the host uses their caches to free what they left behind. */
+static void shut_down(struct engine *engine)
+{
+	struct worker *worker, *end = engine->workers + engine->options.workers;
+	int i;
+
+	for (worker = engine->workers; worker < end; worker++) {
+		hk_free_bulk(worker->caches[AUDIO], MESSAGES,
+			     worker->inbox[(worker->frame + 1) % 2]);
+		worker->frame = STOP;
+		script(worker);
+	}
+	hk_arena_reset(engine->arenas[ASSETS]);
+	for (i = 0; i < ARENAS; i++) {
+		engine->faults += hk_arena_check(engine->arenas[i]);
+		hk_arena_destroy(engine->arenas[i]); /* reports what is still live */
+	}
+}
+
+int main(int argc, char **argv)
+{
+	static struct engine engine = { .options = { .frames = 2000, .workers = 4, .seed = 1 } };
+	static struct engine_row rows[ARENAS];
+	struct worker *worker;
+	unsigned i, started = 0;
+	int status;
+
+	if (!engine_parse(&engine.options, MAX_WORKERS, argc, argv, &status))
+		return status;
+	if (set_up(&engine))
+		return 1;
+	for (worker = engine.workers; started < engine.options.workers; started++, worker++)
+		if (os_thread_start(&worker->thread, work, worker))
+			break;
+	engine.faults = started < engine.options.workers;
+	if (!engine.faults)
+		play(&engine);
+	engine.frame = STOP;
+	while (started)
+		os_thread_join(&engine.workers[--started].thread);
+	for (i = 0; i < ARENAS; i++)
+		measure(&engine, i, &rows[i]);
+	shut_down(&engine);
+	engine_show(&engine.options, rows, ARENAS, engine.evicted, engine.faults);
+	return engine.faults > 0;
+}

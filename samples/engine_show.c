@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: MIT */
+/* The command line and the table of the engine sample, see engine_show.h. */
+#include "engine_show.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli.h"
+#include "os.h"
+
+#define MAX_FRAMES 10000000
+#define MIB (1024.0 * 1024.0)
+
+static const char usage[] =
+	"usage: engine [options]\n"
+	"Plays the frames of a game whose five subsystems have an arena each, and prints what\n"
+	"each arena holds after the last frame.\n"
+	"\n"
+	"  --frames N    frames to play (2000)\n"
+	"  --workers N   threads that do the work of a frame, 1 to 16 (4)\n"
+	"  --seed N      of the random numbers: with the same seed, frames and workers every\n"
+	"                run makes the same allocations (1)\n"
+	"  --json        the same as JSON; bytes and nanoseconds\n"
+	"  --help        this text\n"
+	"\n"
+	"Exit status: 0 well, 1 an arena reported a fault, 2 wrong usage.\n";
+
+/* Whether @argument is the option @name with a number from @min to @max. */
+static bool number(struct cli *cli, const char *argument, const char *name, uint64_t min,
+		   uint64_t max, uint64_t *value)
+{
+	const char *text = NULL;
+
+	return cli_value(cli, argument, name, &text) && text && cli_number(text, min, max, value);
+}
+
+bool engine_parse(struct engine_options *options, uint64_t max_workers, int argc, char **argv,
+		  int *status)
+{
+	struct cli cli = { .argc = argc, .argv = argv, .at = 1 };
+	const char *argument;
+	bool is_option;
+
+	while ((argument = cli_next(&cli, &is_option))) {
+		if (is_option && strcmp(argument, "--help") == 0) {
+			fputs(usage, stdout);
+			*status = CLI_WELL;
+			return false;
+		}
+		if (is_option && strcmp(argument, "--json") == 0) {
+			options->json = true;
+			continue;
+		}
+		if (is_option &&
+		    (number(&cli, argument, "--frames", 1, MAX_FRAMES, &options->frames) ||
+		     number(&cli, argument, "--workers", 1, max_workers, &options->workers) ||
+		     number(&cli, argument, "--seed", 0, UINT64_MAX, &options->seed)))
+			continue;
+		fprintf(stderr, "engine: cannot use \"%s\" so\n%s", argument, usage);
+		*status = CLI_USAGE;
+		return false;
+	}
+	return true;
+}
+
+void engine_progress(const struct engine_options *options, uint64_t frame)
+{
+	if ((frame % 100 && frame < options->frames) || !os_stderr_is_terminal())
+		return;
+	fprintf(stderr, "\rframe %" PRIu64 " of %" PRIu64 "%s", frame, options->frames,
+		frame == options->frames ? "\n" : "");
+}
+
+static void show_json(const struct engine_options *options, const struct engine_row *rows,
+		      size_t count, uint64_t evicted, uint64_t faults)
+{
+	const struct engine_row *row;
+
+	printf("{\"frames\": %" PRIu64 ", \"workers\": %" PRIu64 ", \"seed\": %" PRIu64 ",\n"
+	       " \"evicted\": %" PRIu64 ", \"faults\": %" PRIu64 ",\n"
+	       " \"arenas\": [",
+	       options->frames, options->workers, options->seed, evicted, faults);
+	for (row = rows; row < rows + count; row++)
+		printf("%s\n  {\"name\": \"%s\", \"live_bytes\": %zu, \"committed_bytes\": %zu, "
+		       "\"peak_bytes\": %zu, \"budget_bytes\": %zu, \"allocations\": %" PRIu64 ", "
+		       "\"allocations_per_frame\": %.2f, \"platform_calls\": %" PRIu64 ", "
+		       "\"worst_frame_ns\": %" PRIu64 "}",
+		       row > rows ? "," : "", row->name, row->stats.live_bytes,
+		       row->stats.committed_bytes, row->stats.peak_committed_bytes, row->budget,
+		       row->allocations, (double)row->allocations / (double)options->frames,
+		       row->stats.counters.platform_call, row->worst_ns);
+	printf("]}\n");
+}
+
+static void show_text(const struct engine_options *options, const struct engine_row *rows,
+		      size_t count, uint64_t evicted, uint64_t faults)
+{
+	const struct engine_row *row;
+
+	printf("%" PRIu64 " frames, %" PRIu64 " workers, seed %" PRIu64 ": %" PRIu64
+	       " assets evicted, %" PRIu64 " faults\n\n",
+	       options->frames, options->workers, options->seed, evicted, faults);
+	printf("arena    live MiB  committed  peak  budget  allocations  platform  worst frame\n"
+	       "                                              per frame     calls       in us\n");
+	for (row = rows; row < rows + count; row++)
+		printf("%-8s %8.2f %10.2f %5.1f %7.0f %12.1f %9" PRIu64 " %12.0f\n", row->name,
+		       (double)row->stats.live_bytes / MIB,
+		       (double)row->stats.committed_bytes / MIB,
+		       (double)row->stats.peak_committed_bytes / MIB, (double)row->budget / MIB,
+		       (double)row->allocations / (double)options->frames,
+		       row->stats.counters.platform_call, (double)row->worst_ns / 1000);
+	printf("\n"
+	       "live, committed: after the last frame. worst frame: the longest that one worker's\n"
+	       "part of a frame took in that subsystem, its writing to its blocks included.\n");
+}
+
+void engine_show(const struct engine_options *options, const struct engine_row *rows, size_t count,
+		 uint64_t evicted, uint64_t faults)
+{
+	if (options->json)
+		show_json(options, rows, count, evicted, faults);
+	else
+		show_text(options, rows, count, evicted, faults);
+}

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: MIT */
+/* What the samples need of a POSIX system, see os.h. */
+#define _GNU_SOURCE
+
+#include "os.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#define WAIT_SPINS 64
+#define WAIT_YIELDS 256
+#define WAIT_SLEEP_NS 20000
+
+void *os_map(size_t size)
+{
+	void *memory;
+
+	memory = mmap(NULL, size ? size : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+		      -1, 0);
+	return memory == MAP_FAILED ? NULL : memory;
+}
+
+void os_unmap(void *memory, size_t size)
+{
+	if (memory)
+		munmap(memory, size ? size : 1);
+}
+
+/* Not aligned_alloc(): where C11 is taken at its word, that refuses sizes that @align leaves. */
+void *os_malloc_aligned(size_t align, size_t size)
+{
+	void *memory;
+
+	return posix_memalign(&memory, align, size) ? NULL : memory;
+}
+
+uint64_t os_now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+int64_t os_page_faults(void)
+{
+	struct rusage usage;
+
+	if (getrusage(RUSAGE_SELF, &usage))
+		return -1;
+	return (int64_t)usage.ru_minflt + (int64_t)usage.ru_majflt;
+}
+
+bool os_reset_peak(void)
+{
+	bool done;
+	int fd;
+
+	fd = open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	done = write(fd, "5", 1) == 1;
+	close(fd);
+	return done;
+}
+
+/* The number of kilobytes behind @key in /proc/self/status, in bytes. */
+static bool status_bytes(const char *status, const char *key, uint64_t *bytes)
+{
+	const char *at = strstr(status, key);
+
+	if (!at)
+		return false;
+	*bytes = strtoull(at + strlen(key), NULL, 10) * 1024;
+	return true;
+}
+
+/* Without stdio, whose buffer would come from malloc in the middle of a measurement. */
+bool os_resident(uint64_t *now, uint64_t *peak)
+{
+	char status[4096];
+	ssize_t got;
+	int fd;
+
+	fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	got = read(fd, status, sizeof(status) - 1);
+	close(fd);
+	if (got <= 0)
+		return false;
+	status[got] = '\0';
+	return status_bytes(status, "\nVmRSS:", now) && status_bytes(status, "\nVmHWM:", peak);
+}
+
+bool os_stderr_is_terminal(void)
+{
+	return isatty(STDERR_FILENO) == 1;
+}
+
+void os_wait(unsigned round)
+{
+	struct timespec sleep = { 0, WAIT_SLEEP_NS };
+
+	if (round < WAIT_SPINS)
+		return;
+	if (round < WAIT_YIELDS)
+		sched_yield();
+	else
+		nanosleep(&sleep, NULL);
+}
+
+static void *thread_main(void *argument)
+{
+	struct os_thread *thread = argument;
+
+	thread->run(thread->argument);
+	return NULL;
+}
+
+int os_thread_start(struct os_thread *thread, void (*run)(void *argument), void *argument)
+{
+	pthread_t handle;
+
+	thread->run = run;
+	thread->argument = argument;
+	if (pthread_create(&handle, NULL, thread_main, thread))
+		return -1;
+	thread->handle = (uintptr_t)handle;
+	return 0;
+}
+
+void os_thread_join(struct os_thread *thread)
+{
+	pthread_join((pthread_t)thread->handle, NULL);
+}
