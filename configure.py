@@ -1,0 +1,456 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Writes build.ninja.
+
+Without options it writes the build.ninja at the root, which is committed, so that a plain
+`ninja` works after a clone; ninja runs this script again whenever it changes. With options it
+writes build/NAME/build.ninja, whose outputs all lie under build/NAME:
+
+    python3 configure.py --name clang --cc clang --werror
+    ninja -f build/clang/build.ninja test
+
+All paths are relative to the root. A new source file is added to its list below.
+"""
+
+import argparse
+import os
+import re
+import shlex
+import sys
+
+LIBRARY = [
+    "hakmem/version.c",
+    "hakmem/size_class.c",
+    "hakmem/lock.c",
+    "hakmem/report.c",
+    "hakmem/memory.c",
+    "hakmem/map.c",
+    "hakmem/superslab.c",
+    "hakmem/superslab_trim.c",
+    "hakmem/large.c",
+    "hakmem/slab.c",
+    "hakmem/depot.c",
+    "hakmem/cache.c",
+    "hakmem/alloc.c",
+    "hakmem/arena.c",
+    "hakmem/stats.c",
+    "hakmem/check.c",
+]
+
+# --platform: what reaches the system, in the library and in the samples.
+PLATFORMS = {
+    "posix": {
+        "library": ["platform/posix.c", "platform/fixed.c"],
+        "samples": ["samples/cli.c", "samples/os_posix.c"],
+    },
+}
+
+SAMPLES = {
+    "replay": [
+        "samples/replay.c",
+        "samples/replay_load.c",
+        "samples/replay_report.c",
+        "samples/replay_run.c",
+        "samples/replay_verify.c",
+        "samples/heap_hakmem.c",
+        "samples/heap_libc.c",
+        "samples/heap_null.c",
+        "samples/trace.c",
+    ],
+    "trace-cut": [
+        "samples/trace_cut.c",
+        "samples/trace.c",
+    ],
+    "engine": [
+        "samples/engine.c",
+        "samples/engine_show.c",
+    ],
+    "selfcheck": [
+        "samples/selfcheck.c",
+        "samples/selfcheck_arenas.c",
+        "samples/selfcheck_blocks.c",
+        "samples/selfcheck_platforms.c",
+        "samples/selfcheck_resizes.c",
+        "samples/selfcheck_states.c",
+        "samples/selfcheck_stress.c",
+    ],
+}
+
+# The cuts that come with the repository.
+TRACES = [
+    "samples/traces/minetest.hkt",
+    "samples/traces/godot.hkt",
+]
+
+# One program of all Criterion tests.
+TESTS = [
+    "tests/size_class.c",
+    "tests/lock.c",
+    "tests/memory.c",
+    "tests/map.c",
+    "tests/superslab.c",
+    "tests/superslab_trim.c",
+    "tests/large.c",
+    "tests/slab.c",
+    "tests/slab_faults.c",
+    "tests/depot.c",
+    "tests/front.c",
+    "tests/fault_platform.c",
+    "tests/contract.c",
+    "tests/platforms.c",
+    "tests/arena.c",
+    "tests/cache.c",
+    "tests/alloc.c",
+    "tests/realloc.c",
+    "tests/bulk.c",
+    "tests/limit.c",
+    "tests/trim.c",
+    "tests/stats.c",
+    "tests/misuse.c",
+    "tests/misuse_debug.c",
+    "tests/faults.c",
+    "tests/immune.c",
+    "tests/model.c",
+    "tests/model_heap.c",
+    "tests/model_threads.c",
+    "tests/trace.c",
+    "tests/replay.c",
+]
+
+# Parts of the samples that the tests look at: all of replay but its main().
+TESTED_SAMPLES = [source for source in SAMPLES["replay"] if source != "samples/replay.c"]
+
+# What is common to all compilations, and what each profile adds.
+CFLAGS = "-std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -I. -fPIC -fvisibility=hidden"
+
+PROFILES = {
+    "release": {
+        "cflags": "-O2 -g -DNDEBUG",
+    },
+    "debug": {
+        "cflags": "-Og -g -DHK_DEBUG=1",
+    },
+    "asan": {
+        "cflags": "-O1 -g -DHK_DEBUG=1 -fno-omit-frame-pointer"
+        " -fsanitize=address,undefined -fno-sanitize-recover=all",
+        "ldflags": "-fsanitize=address,undefined",
+    },
+    "tsan": {
+        "cflags": "-O1 -g -DHK_DEBUG=1 -fno-omit-frame-pointer -fsanitize=thread",
+        "ldflags": "-fsanitize=thread",
+    },
+}
+
+HELP = [
+    ("ninja", "the libraries and samples, into {build}/release"),
+    ("ninja demo", "an engine's frames, then recorded programs on hakmem and on libc"),
+    ("ninja test", "all tests (needs Criterion: libcriterion-dev on Debian and Ubuntu)"),
+    ("ninja check", "tests in debug, release and asan; the samples and traces under tsan"),
+    ("ninja mutants", "one-line bugs put into the library: each must fail a test"),
+    ("ninja install", "libraries, headers, hakmem.pc; takes PREFIX (/usr/local) and DESTDIR"),
+    ("ninja debug", "the libraries and samples of a profile, into {build}/debug;"),
+    ("", "also release, asan, tsan"),
+    ("ninja all", "everything that can be built; runs nothing"),
+    ("ninja help", "this list"),
+    ("", ""),
+    ("python3 configure.py --help", "other compilers and flags"),
+]
+
+NO_CRITERION = (
+    "The tests need Criterion: apt-get install libcriterion-dev (Debian, Ubuntu), or see"
+    " https://github.com/Snaipe/Criterion. The library and the samples do not."
+)
+
+
+class Ninja:
+    """Writes the statements of a ninja file."""
+
+    def __init__(self, builddir, version):
+        self.builddir = builddir
+        self.version = version
+        self.objects = set()
+        self.lines = []
+
+    def comment(self, text):
+        self.lines += ["", "# " + text]
+
+    def variable(self, name, value):
+        self.lines.append(f"{name} = {value}".rstrip())
+
+    def rule(self, name, command, description=None, **variables):
+        self.lines.append(f"rule {name}")
+        self.lines.append(f"  command = {command}")
+        if description:
+            self.lines.append(f"  description = {description}")
+        self.lines += [f"  {key} = {value}" for key, value in variables.items()]
+
+    def build(self, outputs, rule, inputs=(), implicit=(), order=(), **variables):
+        words = ["build", *outputs]
+        words[-1] += ":"
+        words += [rule, *inputs]
+        if implicit:
+            words += ["|", *implicit]
+        if order:
+            words += ["||", *order]
+        self.lines.append(self.wrap(words))
+        self.lines += [f"  {key} = {value}" for key, value in variables.items() if value]
+        return list(outputs)
+
+    @staticmethod
+    def wrap(words):
+        lines = [words[0]]
+        for word in words[1:]:
+            if len(lines[-1]) + len(word) > 96:
+                lines[-1] += " $"
+                lines.append("   ")
+            lines[-1] += " " + word
+        return "\n".join(lines)
+
+    def text(self):
+        return "\n".join(self.lines) + "\n"
+
+
+def read_version():
+    """The library's version, from the macros of its header."""
+    with open("hakmem/hakmem.h", encoding="utf-8") as header:
+        found = re.findall(r"^#define HK_VERSION_(?:MAJOR|MINOR|PATCH) (\d+)$", header.read(), re.M)
+    return ".".join(found)
+
+
+def escape(text):
+    """Text for a ninja variable: only the dollar is special there."""
+    return text.replace("$", "$$")
+
+
+def write_rules(n, options, path):
+    python = "python3" if path == "build.ninja" else shlex.quote(sys.executable)
+    again = " ".join(["configure.py"] + [shlex.quote(arg) for arg in options.arguments])
+    n.comment("How this file is made. A machine without Python takes it as it is.")
+    n.rule(
+        "configure",
+        f"if command -v {escape(python)} >/dev/null; then {escape(python)} {escape(again)};"
+        " else touch $out; fi",
+        "configure.py",
+        generator=1,
+    )
+    n.build([path], "configure", implicit=["configure.py", "hakmem/hakmem.h"])
+
+    n.comment("Rules. Each profile has a compiling one of its own, for the compilation database.")
+    for profile in PROFILES:
+        n.variable(f"{profile}_cflags", PROFILES[profile]["cflags"])
+        n.rule(
+            f"{profile}_cc",
+            f"$cc -MMD -MF $out.d $common ${profile}_cflags $cflags -c $in -o $out",
+            "cc $out",
+            deps="gcc",
+            depfile="$out.d",
+        )
+    n.rule("ar", "rm -f $out && $ar crs $out $in", "ar $out")
+    n.rule("link", "$cc $profile_ldflags $ldflags -pthread $in $libs -o $out", "link $out")
+    n.rule(
+        "shared",
+        "$cc -shared -Wl,-soname,$soname -Wl,-z,defs -Wl,-z,relro -Wl,-z,now -Wl,--as-needed"
+        " $ldflags $in -o $out",
+        "link $out",
+    )
+    n.rule("symlink", "ln -sf $target $out", "link $out")
+    n.rule("compdb", f"ninja -f {path} -t compdb debug_cc > $out", "compdb $out")
+    n.rule(
+        "criterion",
+        "printf '%s\\n' '#include <criterion/criterion.h>' | $cc $cflags -x c -E - >/dev/null 2>&1"
+        f" || {{ printf '%s\\n' {shlex.quote(NO_CRITERION)} >&2; exit 1; }}; touch $out",
+        "look for Criterion",
+    )
+    n.build(["$builddir/criterion.found"], "criterion")
+    n.rule("run", "$command", "$out", pool="console")
+    n.rule("check", "$command", "$out")
+
+
+def objects(n, profile, sources, order=()):
+    """Compiles sources for a profile; returns the objects."""
+    made = []
+    for source in sources:
+        obj = f"$builddir/{profile}/{source[:-2]}.o"
+        if obj not in n.objects:
+            n.build([obj], f"{profile}_cc", [source], order=order)
+            n.objects.add(obj)
+        made.append(obj)
+    return made
+
+
+def write_profile(n, profile, platform, soname):
+    """The libraries, samples and tests of one profile; returns what `ninja PROFILE` makes."""
+    ldflags = PROFILES[profile].get("ldflags", "")
+    library_objects = objects(n, profile, LIBRARY + PLATFORMS[platform]["library"])
+    library = n.build([f"$builddir/{profile}/libhakmem.a"], "ar", library_objects)
+    made = list(library)
+
+    # Sanitizers leave symbols open that only an executable has: no shared library with them.
+    if not ldflags:
+        shared = f"$builddir/{profile}/{soname}"
+        made += n.build([shared], "shared", library_objects, soname=soname)
+        link = f"$builddir/{profile}/libhakmem.so"
+        made += n.build([link], "symlink", [shared], target=soname)
+
+    for name, sources in SAMPLES.items():
+        made += n.build(
+            [f"$builddir/{profile}/samples/{name}"],
+            "link",
+            objects(n, profile, sources + PLATFORMS[platform]["samples"]) + library,
+            profile_ldflags=ldflags,
+        )
+
+    # Criterion does not start under ThreadSanitizer.
+    if profile != "tsan":
+        tested = objects(n, profile, TESTED_SAMPLES + PLATFORMS[platform]["samples"])
+        n.build(
+            [f"$builddir/{profile}/tests/criterion"],
+            "link",
+            objects(n, profile, TESTS, order=["$builddir/criterion.found"]) + tested + library,
+            profile_ldflags=ldflags,
+            libs="-lcriterion",
+        )
+    n.build([profile], "phony", made)
+    return made
+
+
+def write_tests(n):
+    """The targets that run something. None of their outputs is a file: they always run."""
+    release = "$builddir/release"
+    no_aslr = "$$(setarch -R true 2>/dev/null && echo setarch -R)"  # old tsan, new kernels
+
+    def check(target, command, inputs):
+        return n.build([target], "check", implicit=inputs, command=command)
+
+    def run(target, command, inputs, after=()):
+        return n.build([target], "run", implicit=inputs, order=after, command=command)
+
+    def criterion(target, profile, after=()):
+        program = f"$builddir/{profile}/tests/criterion"
+        return run(target, f"python3 tests/run_criterion.py {program}", [program], after)
+
+    n.comment("Tests. Criterion comes last, so that its summary ends the output.")
+    rounds = "$builddir/release/tests/dlopen_rounds"
+    n.build([rounds], "link", objects(n, "release", ["tests/dlopen_rounds.c"]), libs="-ldl")
+    library = [f"{release}/libhakmem.a", f"{release}/libhakmem.so"]
+    checks = check(
+        "test-library",
+        f"python3 tests/check_library.py --cc $shell_cc {release}",
+        library,
+    )
+    selfcheck = f"{release}/samples/selfcheck"
+    checks += check(
+        "test-symbols",
+        f"python3 tests/symbols.py {release}/libhakmem.so {selfcheck}",
+        [f"{release}/libhakmem.so", selfcheck],
+    )
+    checks += check(
+        "test-programs",
+        f"python3 tests/programs.py {release}",
+        [f"{release}/samples/{name}" for name in SAMPLES] + TRACES,
+    )
+    checks += check("test-dlopen", f"{rounds} {release}/libhakmem.so", [rounds] + library)
+    checks += check(
+        "test-install",
+        f"python3 tests/check_install.py --cc $shell_cc {release}",
+        library,
+    )
+    checks += check(
+        "test-readme",
+        f"python3 tests/check_readme.py --cc $shell_cc README.md {release}/libhakmem.a",
+        library,
+    )
+    n.build(["test"], "phony", checks + criterion("test-criterion", "debug", checks))
+
+    samples = "$builddir/{}/samples/{}".format
+    done = ["test"]
+    for profile in ("release", "asan"):
+        done += criterion(f"check-criterion-{profile}", profile)
+    for profile, prefix in (("release", ""), ("tsan", no_aslr + " ")):
+        selfcheck = samples(profile, "selfcheck")
+        done += run(f"check-selfcheck-{profile}", prefix + selfcheck, [selfcheck])
+    engine = samples("tsan", "engine")
+    done += run("check-engine-tsan", f"{no_aslr} {engine} --frames 60", [engine])
+    replay = samples("tsan", "replay")
+    for trace in TRACES:
+        done += run(
+            f"check-{os.path.basename(trace)}-tsan",
+            f"{no_aslr} {replay} --threads --verify {trace}",
+            [replay, trace],
+        )
+    n.build(["check"], "phony", done)
+
+    n.comment("Everything else.")
+    run("mutants", "python3 tests/mutants.py", [])
+    run(
+        "demo",
+        " ".join([f"python3 samples/demo.py {release}/samples", *TRACES]),
+        [samples("release", "engine"), samples("release", "replay"), *TRACES],
+    )
+    run("install", f"python3 install.py {release} {n.version}", library)
+    lines = [f"{left:30}{right}".rstrip() for left, right in HELP]
+    text = " ".join(shlex.quote(line.format(build=n.builddir)) for line in lines)
+    run("help", f"printf '%s\\n' {text}", [])
+
+
+def parse(arguments):
+    parser = argparse.ArgumentParser(
+        description="Writes build.ninja; with options, build/NAME/build.ninja instead."
+    )
+    parser.add_argument("--name", help="folder under build/ (default: custom)")
+    parser.add_argument("--cc", default="cc", help="the C compiler")
+    parser.add_argument("--ar", default="ar", help="the archiver")
+    parser.add_argument("--cflags", default="", help="flags for compiling, after all others")
+    parser.add_argument("--ldflags", default="", help="flags for linking")
+    parser.add_argument("--werror", action="store_true", help="warnings are errors")
+    parser.add_argument("--platform", default="posix", choices=sorted(PLATFORMS))
+    options = parser.parse_args(arguments)
+    options.arguments = arguments
+    if arguments and not options.name:
+        options.name = "custom"
+    if options.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", options.name):
+        parser.error("--name: letters, digits and ._+- only")
+    if options.name in PROFILES:
+        parser.error(f"--name: build/{options.name} is a profile's folder")
+    return options
+
+
+def main(arguments):
+    options = parse(arguments)
+    os.chdir(os.path.dirname(os.path.abspath(__file__)))
+    build = f"build/{options.name}" if options.name else "build"
+    path = f"{build}/build.ninja" if options.name else "build.ninja"
+    werror = " -Werror" if options.werror else ""
+
+    n = Ninja(build, read_version())
+    n.lines.append("# Written by configure.py; edit that, not this. Targets: ninja help")
+    n.variable("ninja_required_version", "1.8")
+    n.variable("builddir", build)
+    n.variable("cc", escape(options.cc))
+    n.variable("shell_cc", escape(shlex.quote(options.cc)))
+    n.variable("ar", escape(options.ar))
+    n.variable("common", CFLAGS + werror)
+    n.variable("cflags", escape(options.cflags))
+    n.variable("ldflags", escape(options.ldflags))
+    write_rules(n, options, path)
+
+    everything = []
+    for profile in PROFILES:
+        n.comment(f"Profile {profile}.")
+        made = write_profile(n, profile, options.platform, f"libhakmem.so.{n.version}")
+        everything += [profile]
+        if profile != "tsan":
+            everything += [f"$builddir/{profile}/tests/criterion"]
+    write_tests(n)
+    n.build(["$builddir/compile_commands.json"], "compdb", [path])
+    n.build(["all"], "phony", everything + ["$builddir/release/tests/dlopen_rounds"])
+    n.lines.append("default release $builddir/compile_commands.json")
+
+    if options.name:
+        os.makedirs(build, exist_ok=True)
+    with open(path, "w", encoding="utf-8") as out:
+        out.write(n.text())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
