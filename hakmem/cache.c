@@ -3,8 +3,8 @@
 #include <hakmem/cache.h>
 #include <string.h>
 
-/* The first batch of a class. */
-#define BATCH_FIRST_BYTES 1024u
+/* So often a class goes without a magazine; then the first batch has so many blocks. */
+#define BATCH_FIRST 4u
 
 /*
  * The magazine of classes that have none yet: empty, as its slots are NULL, and full, as top
@@ -126,18 +126,32 @@ static void drain(struct hk_front *front, unsigned size_class, void **top)
 }
 
 /*
- * How many blocks to take from the slabs for a magazine: few to begin with, then twice as many
- * each time, so that a class that a worker hardly uses shares its pages with other workers.
+ * Whether a class is cold: this worker has hardly used it. A block then goes to and from its
+ * slab directly: no magazine, no page of its own, nothing kept that another could use.
  */
+static bool is_cold(struct hk_front *front, unsigned size_class)
+{
+	if (front->batch[size_class] >= BATCH_FIRST)
+		return false;
+	front->batch[size_class]++;
+	return true;
+}
+
+/* A magazine for a class that has none; NULL: it does without. */
+static void **first_magazine(struct hk_front *front, unsigned size_class)
+{
+	if (!hk_class_infos[size_class].capacity || is_cold(front, size_class))
+		return NULL;
+	return hk_magazine_get(front->depot, size_class);
+}
+
+/* How many blocks to take from the slabs for a magazine: few to begin with, then twice as many. */
 static size_t next_batch(struct hk_front *front, unsigned size_class)
 {
-	const struct hk_class_info *info = &hk_class_infos[size_class];
-	unsigned most = info->capacity + 1u, batch = front->batch[size_class];
+	unsigned most = hk_class_infos[size_class].capacity + 1u, batch = front->batch[size_class];
 
-	if (!batch)
-		batch = BATCH_FIRST_BYTES / info->size;
-	if (batch < 1)
-		batch = 1;
+	if (batch < BATCH_FIRST)
+		batch = BATCH_FIRST;
 	if (batch > most)
 		batch = most;
 	front->batch[size_class] = (uint8_t)(2 * batch > most ? most : 2 * batch);
@@ -153,9 +167,7 @@ static void *refill_from_slabs(struct hk_front *front, unsigned size_class)
 
 	hk_depot_reserve(front->depot);
 	if (is_none(top)) {
-		top = NULL;
-		if (hk_class_infos[size_class].capacity)
-			top = hk_magazine_get(front->depot, size_class);
+		top = first_magazine(front, size_class);
 		if (top)
 			set_top(front, size_class, top);
 	}
@@ -236,9 +248,7 @@ void hk_front_push(struct hk_front *front, unsigned size_class, void *ptr)
 	if (!is_full(top)) {
 		/* the class table was longer than this cache knew */
 	} else if (is_none(top)) {
-		top = NULL;
-		if (hk_class_infos[size_class].capacity)
-			top = hk_magazine_get(front->depot, size_class);
+		top = first_magazine(front, size_class);
 		if (!top) {
 			hk_front_return(front, &ptr, 1);
 			return;

@@ -26,7 +26,8 @@
  * @spare: per class, the topmost slot in use of the spare magazine.
  * @gets: full magazines got from the depot; small, see hk_front_fold().
  * @puts: full magazines put there.
- * @batch: blocks that the next refill takes from the slabs; 0: none was taken yet.
+ * @batch: blocks that the next refill takes from the slabs; while small, how often the class was
+ *	used without a magazine.
  */
 struct hk_front {
 	struct hk_cache hot;

@@ -21,7 +21,7 @@
 #include <hakmem/slab.h>
 
 /* Bytes of free blocks that the depot keeps per class, at least one magazine. */
-#define HK_DEPOT_BYTES ((size_t)64 << 10)
+#define HK_DEPOT_BYTES ((size_t)128 << 10)
 
 /* Magazines to be committed and not yet carved, for frees to take: at least; twice as many. */
 #define HK_MAGAZINES_AHEAD 16u

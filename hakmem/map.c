@@ -18,7 +18,7 @@ static uint32_t run_starts(uint32_t bits, uint32_t count)
 
 static struct hk_map_node leaf_node(uint32_t bits)
 {
-	struct hk_map_node node = { 32, 32, 32 };
+	struct hk_map_node node = { 32, 32, 32, 0 };
 
 	if (bits == UINT32_MAX)
 		return node;
@@ -27,6 +27,7 @@ static struct hk_map_node leaf_node(uint32_t bits)
 	node.best = 0;
 	for (; bits; bits &= bits << 1)
 		node.best++;
+	node.broken = node.best;
 	return node;
 }
 
@@ -46,7 +47,7 @@ static uint32_t node_number(unsigned level, uint32_t index)
  */
 static struct hk_map_node node_get(const struct hk_map *map, unsigned level, uint32_t index)
 {
-	static const struct hk_map_node clear = { 0, 0, 0 };
+	static const struct hk_map_node clear = { 0, 0, 0, 0 };
 
 	while (node_number(level, index) >= 2 * map->leaves) {
 		if (!level)
@@ -70,6 +71,8 @@ static struct hk_map_node node_join(struct hk_map_node left, struct hk_map_node 
 		node.best = right.best;
 	if (node.best < across)
 		node.best = across;
+	if (node.broken < right.broken)
+		node.broken = right.broken;
 	return node;
 }
 
@@ -90,7 +93,7 @@ static struct hk_map_node node_joined(const struct hk_map *map, unsigned level, 
 
 static bool node_equal(struct hk_map_node a, struct hk_map_node b)
 {
-	return a.start == b.start && a.best == b.best && a.end == b.end;
+	return a.start == b.start && a.best == b.best && a.end == b.end && a.broken == b.broken;
 }
 
 /*
@@ -122,7 +125,7 @@ static void update(struct hk_map *map, uint32_t leaf, bool all)
 
 void hk_map_grow(struct hk_map *map)
 {
-	static const struct hk_map_node clear = { 0, 0, 0 };
+	static const struct hk_map_node clear = { 0, 0, 0, 0 };
 	struct hk_map_leaf *leaf = hk_map_leaf(map, map->leaves);
 
 	leaf->bits = 0;
@@ -194,6 +197,22 @@ uint32_t hk_map_find(const struct hk_map *map, uint32_t count)
 		if (left.end + right.start >= count)
 			return (index + 1) * (HK_MAP_LEAF_BITS << level) - left.end;
 		index++;
+	}
+	starts = run_starts(hk_map_leaf(map, index)->bits, count);
+	return index * HK_MAP_LEAF_BITS + (uint32_t)__builtin_ctz(starts);
+}
+
+uint32_t hk_map_find_broken(const struct hk_map *map, uint32_t count)
+{
+	unsigned level = top_level(map);
+	uint32_t index = 0, starts;
+
+	if (!map->leaves || node_get(map, level, 0).broken < count)
+		return HK_MAP_NONE;
+	while (level) {
+		index *= 2;
+		if (node_get(map, --level, index).broken < count)
+			index++;
 	}
 	starts = run_starts(hk_map_leaf(map, index)->bits, count);
 	return index * HK_MAP_LEAF_BITS + (uint32_t)__builtin_ctz(starts);

@@ -23,9 +23,10 @@
 #define HK_MAP_NONE UINT32_MAX
 
 struct hk_map_node {
-	uint32_t start; /* set bits at the start of the range */
-	uint32_t best;	/* the longest run of set bits in it */
-	uint32_t end;	/* set bits at its end */
+	uint32_t start;	 /* set bits at the start of the range */
+	uint32_t best;	 /* the longest run of set bits in it */
+	uint32_t end;	 /* set bits at its end */
+	uint32_t broken; /* the longest within one leaf that is not all set */
 };
 
 struct hk_map_leaf {
@@ -68,6 +69,9 @@ void hk_map_rebuild(struct hk_map *map);
 
 /* The lowest run of @count set bits: its first bit, or HK_MAP_NONE. */
 uint32_t hk_map_find(const struct hk_map *map, uint32_t count);
+
+/* The same within one leaf that is not all set: keeps whole leaves whole. @count at most 31. */
+uint32_t hk_map_find_broken(const struct hk_map *map, uint32_t count);
 
 /* Whether @count bits from bit @from on are all set; bits beyond the end are not. */
 bool hk_map_is_set(const struct hk_map *map, uint32_t from, uint32_t count);

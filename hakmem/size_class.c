@@ -11,7 +11,7 @@
 
 #define MAGAZINE_SMALL 2048	   /* up to this block size ... */
 #define MAGAZINE_SMALL_BYTES 32768 /* ... a magazine holds this much, ... */
-#define MAGAZINE_BYTES 16384	   /* ... beyond, this much */
+#define MAGAZINE_BYTES 8192	   /* ... beyond, this much */
 #define MAGAZINE_MAX_BLOCK 32768
 
 #define TAIL(size, slabs) ((slabs)*65536 % (size))

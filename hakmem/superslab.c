@@ -3,6 +3,9 @@
 #include <hakmem/superslab.h>
 #include <string.h>
 
+/* Runs up to this long go into superslabs that are in use already, where these have room. */
+#define SMALL_RUN 8u
+
 static bool is_committed(const struct hk_superslabs *space, uint32_t slab)
 {
 	return atomic_load_explicit(&hk_superslab(space, slab / 32)->committed,
@@ -291,7 +294,11 @@ static int take(struct hk_superslabs *space, uint32_t count, size_t align, uint3
 	int error = 0;
 
 	hk_space_lock(space);
-	found = find(space, &space->ready, count, align);
+	found = HK_MAP_NONE;
+	if (count <= SMALL_RUN && align == HK_SLAB_SIZE)
+		found = hk_map_find_broken(&space->ready, count);
+	if (found == HK_MAP_NONE)
+		found = find(space, &space->ready, count, align);
 	if (found == HK_MAP_NONE) {
 		found = find(space, &space->free, count, align);
 		if (found == HK_MAP_NONE) {
