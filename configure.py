@@ -95,6 +95,7 @@ TESTS = [
     "tests/slab_faults.c",
     "tests/depot.c",
     "tests/front.c",
+    "tests/check.c",
     "tests/fault_platform.c",
     "tests/contract.c",
     "tests/platforms.c",
@@ -110,6 +111,7 @@ TESTS = [
     "tests/misuse_debug.c",
     "tests/faults.c",
     "tests/immune.c",
+    "tests/gaps.c",
     "tests/model.c",
     "tests/model_heap.c",
     "tests/model_threads.c",
@@ -381,7 +383,7 @@ def write_tests(n):
     n.build(["check"], "phony", done)
 
     n.comment("Everything else.")
-    run("mutants", "python3 tests/mutants.py", [])
+    run("mutants", "python3 tests/mutants.py --cc $shell_cc", ["$builddir/criterion.found"])
     run(
         "demo",
         " ".join([f"python3 samples/demo.py {release}/samples", *TRACES]),

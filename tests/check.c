@@ -216,6 +216,18 @@ Test(check, slabs)
 	close_busy();
 }
 
+/* Makes a list of MIDDLE another one, which must be empty. */
+static void move_list(unsigned from, unsigned to)
+{
+	uint32_t *lists = arena->slabs.classes[MIDDLE].list, number;
+
+	cr_assert_eq(lists[to], 0);
+	lists[to] = lists[from];
+	lists[from] = 0;
+	for (number = lists[to]; number; number = hk_slab(&arena->space, number - 1)->next)
+		hk_slab(&arena->space, number - 1)->list = (uint8_t)(to + 1);
+}
+
 /* A run that leads to itself, or to one of another class: the walk must come to an end. */
 Test(check, lists_that_lead_astray, .timeout = 20)
 {
@@ -234,6 +246,11 @@ Test(check, lists_that_lead_astray, .timeout = 20)
 	head->next = 0;
 	must_be_found("a run lost", SLABS);
 	head->next = before;
+	cr_assert(is_sound());
+	/* a list in order, but of runs that are fuller than it says */
+	move_list(0, 3);
+	must_be_found("the wrong list", SLABS);
+	move_list(3, 0);
 	close_busy();
 }
 

@@ -10,6 +10,8 @@
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define ROUNDS HK_MAGAZINE_ROUNDS
+#define COLD_USES 4u   /* so often a class goes without a magazine at first */
+#define BATCH_FIRST 4u /* then the first batch has so many blocks */
 
 static struct fault_platform fault;
 static struct test_reports reports;
@@ -88,6 +90,17 @@ static size_t held_by(struct hk_front *by)
 	return held;
 }
 
+/* Uses a class until the next use takes a magazine. */
+static void warm(struct hk_front *by, unsigned size_class)
+{
+	unsigned i;
+
+	for (i = 0; i < COLD_USES / 2; i++)
+		hk_front_push(by, size_class, hk_front_alloc(by, size_class));
+	cr_assert_eq(hk_front_blocks(by, size_class), 0);
+	agree();
+}
+
 Test(front, a_new_one_holds_nothing)
 {
 	unsigned i;
@@ -115,41 +128,111 @@ Test(front, a_batch_is_handed_out_in_order_of_address)
 
 	open_fronts(NULL);
 	alloc_blocks(front, 1, 64);
-	cr_assert_eq(class_of(1)->batches, 2, "32 at once: 31 to the magazine, one to the caller");
+	/* one at a time, then 4, 8, 16 and 32: one to the caller, the others to the magazine */
+	cr_assert_eq(class_of(1)->batches, COLD_USES + 4);
+	cr_assert_eq(hk_front_blocks(front, 1), 0, "the last of them is out");
 	for (i = 0; i < 64; i++)
 		cr_assert_eq(blocks[i], arena->space.base + i * 16, "block %zu", i);
 	push_blocks(front, 1, 64);
 	close_fronts();
 }
 
-/* A kilobyte to begin with, then twice as much each time, up to a magazine and one. */
+/* A class that is hardly used: each block goes to and from its slab, and nothing is kept. */
+Test(front, a_cold_class_takes_no_magazine)
+{
+	unsigned i, use;
+
+	open_fronts(&(struct fault_options){ .forbid = true });
+	for (i = 1; i < HK_CLASSES && hk_class_infos[i].capacity; i++) {
+		size_t most = hk_class_infos[i].capacity + 1u;
+
+		/* one allocates, the other frees; each is cold by itself */
+		for (use = 0; use < COLD_USES; use++) {
+			alloc_blocks(front, i, 1);
+			must(class_of(i)->blocks_out == 1, "class %u, use %u", i, use);
+			push_blocks(other, i, 1);
+			must(class_of(i)->blocks_out == 0, "class %u, use %u", i, use);
+			must(held_by(front) + held_by(other) == 0, "class %u, use %u", i, use);
+		}
+		alloc_blocks(front, i, 1);
+		must(held_by(front) == 1, "class %u", i);
+		must(class_of(i)->blocks_out == (most < BATCH_FIRST ? most : BATCH_FIRST),
+		     "class %u: %zu", i, class_of(i)->blocks_out);
+		push_blocks(other, i, 1);
+		must(held_by(other) == 1 && hk_front_blocks(other, i) == 1, "class %u", i);
+		hk_front_flush(front);
+		hk_front_flush(other);
+		/* a flush takes the magazines, but the class is known */
+		alloc_blocks(other, i, 1);
+		must(held_by(other) == 1, "class %u", i);
+		push_blocks(other, i, 1);
+		hk_front_flush(other);
+		cr_assert_eq(class_of(i)->blocks_out, 0, "class %u", i);
+	}
+	/* after a reset it is not */
+	hk_arena_reset(arena);
+	warm(front, 1);
+	cr_assert_eq(held_by(front), 0);
+	close_fronts();
+}
+
+/* A full magazine of the depot serves a cold class too; what follows it begins small. */
+Test(front, a_cold_class_takes_what_the_depot_has)
+{
+	open_fronts(NULL);
+	alloc_blocks(other, 4, 4 * ROUNDS);
+	hk_front_flush(other);
+	push_blocks(other, 4, 4 * ROUNDS);
+	cr_assert_eq(hk_depot_blocks(&arena->depot, 4), 2 * ROUNDS);
+	alloc_blocks(front, 4, 2 * ROUNDS);
+	cr_assert_eq(front->gets[4], 2);
+	cr_assert_eq(hk_front_blocks(front, 4), 0);
+	blocks[2 * ROUNDS] = hk_front_alloc(front, 4);
+	cr_assert_not_null(blocks[2 * ROUNDS]);
+	cr_assert_eq(hk_front_blocks(front, 4), BATCH_FIRST - 1);
+	hk_front_push(front, 4, blocks[2 * ROUNDS]);
+	push_blocks(front, 4, 2 * ROUNDS);
+	close_fronts();
+}
+
+/* A few to begin with, then twice as many each time, up to a magazine and one. */
 Test(front, batches_grow_up_to_a_magazine)
 {
 	unsigned i;
 
 	open_fronts(NULL);
 	for (i = 1; i < HK_CLASSES && hk_class_infos[i].capacity; i++) {
-		size_t most = hk_class_infos[i].capacity + 1u, want = 1024 / hk_class_size(i);
-		uint64_t batches = 0;
-		size_t n, before = 0;
+		size_t most = hk_class_infos[i].capacity + 1u, want = BATCH_FIRST;
+		size_t group = hk_class_infos[i].blocks < 32 ? hk_class_infos[i].blocks : 32;
+		size_t n, before = COLD_USES, largest = 0;
+		uint64_t batches;
 
-		for (n = 0; n < 6 * most; n++) {
+		/* none of the first has company */
+		for (n = 0; n < COLD_USES; n++) {
+			blocks[n] = hk_front_alloc(front, i);
+			must(blocks[n] && class_of(i)->blocks_out == n + 1, "class %u", i);
+		}
+		batches = class_of(i)->batches;
+
+		for (; n < COLD_USES + 6 * most; n++) {
 			blocks[n] = hk_front_alloc(front, i);
 			must(blocks[n], "class %u", i);
 			if (class_of(i)->batches == batches)
 				continue;
-			want = want < 1 ? 1 : want < most ? want : most;
+			want = want < most ? want : most;
 			must(class_of(i)->blocks_out - before <= want, "class %u: %zu at once", i,
 			     class_of(i)->blocks_out - before);
-			/* later ones may end where a group does */
-			must(before || class_of(i)->blocks_out == want ||
-				     want > hk_class_infos[i].blocks,
-			     "class %u: the first has %zu", i, class_of(i)->blocks_out);
+			/* fewer only where a group ends */
+			must(before + want > group || class_of(i)->blocks_out == before + want,
+			     "class %u: %zu, not %zu at once", i, class_of(i)->blocks_out - before,
+			     want);
+			if (largest < class_of(i)->blocks_out - before)
+				largest = class_of(i)->blocks_out - before;
 			before = class_of(i)->blocks_out;
 			batches = class_of(i)->batches;
 			want *= 2;
 		}
-		must(want >= most, "class %u", i);
+		must(2 * largest >= most, "class %u: at most %zu at once", i, largest);
 		while (n)
 			hk_front_push(front, i, blocks[--n]);
 		agree();
@@ -229,15 +312,17 @@ Test(front, to_and_fro_at_an_edge_stays_within)
 /* What one frees another gets: whole magazines by way of the depot, no slab is asked. */
 Test(front, full_magazines_go_from_one_to_another)
 {
-	uint64_t batches, calls;
+	uint64_t batches, calls, returns;
 
 	open_fronts(NULL);
+	warm(other, 4);
 	alloc_blocks(front, 4, 10 * ROUNDS);
 	batches = class_of(4)->batches;
+	returns = class_of(4)->returns;
 	calls = fault.calls;
 	push_blocks(other, 4, 10 * ROUNDS);
 	cr_assert_eq(other->puts[4], 8, "two it keeps");
-	cr_assert_eq(class_of(4)->returns, 0);
+	cr_assert_eq(class_of(4)->returns, returns);
 	cr_assert_eq(hk_depot_blocks(&arena->depot, 4), 8 * ROUNDS);
 	cr_assert_eq(fault.calls, calls, "a free called the platform");
 	hk_front_flush(front);
@@ -256,6 +341,7 @@ Test(front, what_the_depot_does_not_take_goes_to_the_slabs)
 	uint64_t returns;
 
 	open_fronts(NULL);
+	warm(other, size_class);
 	cr_assert_eq(hk_class_infos[size_class].capacity, 1);
 	alloc_blocks(front, size_class, 20);
 	returns = class_of(size_class)->returns;

@@ -66,6 +66,28 @@ static uint32_t plain_find(uint32_t count)
 	return HK_MAP_NONE;
 }
 
+/* The same within one leaf that is not all set; @best: the longest such. */
+static uint32_t plain_find_broken(uint32_t count, uint32_t *best)
+{
+	uint32_t leaf, bit, found = HK_MAP_NONE;
+
+	*best = 0;
+	for (leaf = 0; leaf < bits(); leaf += 32) {
+		uint32_t run = 0;
+
+		if (!memchr(plain + leaf, 0, 32))
+			continue;
+		for (bit = leaf; bit < leaf + 32; bit++) {
+			run = plain[bit] ? run + 1 : 0;
+			if (*best < run)
+				*best = run;
+			if (run == count && found == HK_MAP_NONE)
+				found = bit + 1 - count;
+		}
+	}
+	return found;
+}
+
 /* The longest run there is: no other count lies as near to a wrong answer. */
 static uint32_t plain_best(void)
 {
@@ -85,9 +107,17 @@ static void compare_find(uint32_t count)
 	     map.leaves, count, hk_map_find(&map, count), plain_find(count));
 }
 
+static void compare_find_broken(uint32_t count)
+{
+	uint32_t best, found = plain_find_broken(count, &best);
+
+	must(hk_map_find_broken(&map, count) == found, "%u leaves, %u bits: %u, not %u", map.leaves,
+	     count, hk_map_find_broken(&map, count), found);
+}
+
 static void compare(void)
 {
-	uint32_t from, count, bit, end = 0;
+	uint32_t from, count, bit, end = 0, broken;
 
 	must(hk_map_check(&map) == 0, "%u leaves: %zu nodes", map.leaves, hk_map_check(&map));
 	while (end < bits() && plain[bits() - 1 - end])
@@ -98,6 +128,13 @@ static void compare(void)
 	if (plain_best())
 		compare_find(plain_best());
 	compare_find(plain_best() + 1);
+	compare_find_broken(1);
+	compare_find_broken(1 + (uint32_t)test_random(&seed) % 31);
+	plain_find_broken(1, &broken);
+	if (broken)
+		compare_find_broken(broken);
+	if (broken < 31)
+		compare_find_broken(broken + 1);
 	from = (uint32_t)(test_random(&seed) % (bits() + 40));
 	count = 1 + (uint32_t)(test_random(&seed) % 70);
 	for (bit = from; bit < from + count && bit < bits() && plain[bit]; bit++)
@@ -174,6 +211,7 @@ Test(map, without_leaves_has_nothing)
 {
 	open_map(1);
 	cr_assert_eq(hk_map_find(&map, 1), HK_MAP_NONE);
+	cr_assert_eq(hk_map_find_broken(&map, 1), HK_MAP_NONE);
 	cr_assert_not(hk_map_is_set(&map, 0, 1));
 	cr_assert_eq(hk_map_end(&map), 0);
 	cr_assert_eq(hk_map_check(&map), 0);
@@ -223,6 +261,39 @@ Test(map, takes_the_lowest_of_many)
 	cr_assert_eq(hk_map_find(&map, bits() + 1), HK_MAP_NONE);
 }
 
+/* Leaves that are all set, and runs across two leaves, are left for those that need them. */
+Test(map, finds_short_runs_where_a_leaf_is_broken_already)
+{
+	uint32_t leaf, count;
+
+	open_map(1);
+	grow(11);
+	paint(0, bits(), true);
+	cr_assert_eq(hk_map_find_broken(&map, 1), HK_MAP_NONE, "all leaves are whole");
+	for (leaf = map.leaves; leaf-- > 0;) {
+		paint(32 * leaf + 20, 1, false);
+		for (count = 1; count <= 20; count++)
+			must(hk_map_find_broken(&map, count) == 32 * leaf, "%u of leaf %u", count,
+			     leaf);
+		must(hk_map_find_broken(&map, 21) == HK_MAP_NONE, "leaf %u", leaf);
+		/* 11 at its end, and longer with what follows */
+		paint(32 * leaf, 20, false);
+		must(hk_map_find_broken(&map, 11) == 32 * leaf + 21, "leaf %u", leaf);
+		must(hk_map_find_broken(&map, 12) == HK_MAP_NONE, "leaf %u", leaf);
+		paint(32 * leaf, 32, true);
+	}
+	/* the lowest that is long enough, even where a longer one lies higher */
+	paint(32 * 2, 29, false);
+	paint(32 * 5 + 9, 20, false);
+	paint(32 * 9, 1, false);
+	cr_assert_eq(hk_map_find_broken(&map, 3), 32 * 2 + 29);
+	cr_assert_eq(hk_map_find_broken(&map, 4), 32 * 5);
+	cr_assert_eq(hk_map_find_broken(&map, 9), 32 * 5);
+	cr_assert_eq(hk_map_find_broken(&map, 10), 32 * 9 + 1);
+	cr_assert_eq(hk_map_find_broken(&map, 31), 32 * 9 + 1);
+	cr_assert_eq(hk_map_check(&map), 0);
+}
+
 /* Neither a neighbour in the struct that holds the leaf nor a leaf beyond is written. */
 Test(map, keeps_to_its_leaves)
 {
@@ -255,11 +326,12 @@ Test(map, check_finds_every_damaged_node_and_bit)
 		struct hk_map_leaf *at = hk_map_leaf(&map, leaf);
 
 		uint32_t *const fields[] = {
-			&at->node[0].start, &at->node[0].best, &at->node[0].end,
-			&at->node[1].start, &at->node[1].best, &at->node[1].end,
+			&at->node[0].start,  &at->node[0].best,	  &at->node[0].end,
+			&at->node[1].start,  &at->node[1].best,	  &at->node[1].end,
+			&at->node[0].broken, &at->node[1].broken,
 		};
 
-		for (which = 0; which < 6; which++) {
+		for (which = 0; which < 8; which++) {
 			*fields[which] += 1;
 			must(hk_map_check(&map) > 0, "leaf %u, field %u", leaf, which);
 			*fields[which] -= 1;

@@ -158,7 +158,9 @@ class Sources:
 
     def build(self, mutant, where):
         """A program with the bug; its files go below the folder @where."""
-        os.makedirs(os.path.join(where, os.path.dirname(mutant.path)))
+        # with its neighbours, which it may include by their names alone
+        folder = os.path.dirname(mutant.path)
+        shutil.copytree(os.path.join(self.folder, folder), os.path.join(where, folder))
         with open(os.path.join(self.folder, mutant.path), encoding="utf-8") as file:
             text = mutant.apply(file.read())
         with open(os.path.join(where, mutant.path), "w", encoding="utf-8") as file:
@@ -168,8 +170,8 @@ class Sources:
             obj = self.object(source)
             if mutant.path in self.needs[source]:
                 obj = os.path.join(where, source.replace("/", "-") + ".o")
-                path = os.path.join(where, source) if source == mutant.path else source
-                self.compile(path, obj, ["-I" + where])
+                path = os.path.join(where, source)
+                self.compile(path if os.path.exists(path) else source, obj, ["-I" + where])
             objects.append(obj)
         program = os.path.join(where, "criterion")
         self.link(objects, program)

@@ -9,6 +9,7 @@
 #define KIB ((size_t)1 << 10)
 #define MIB ((size_t)1 << 20)
 #define SLABS_MAX 1500u
+#define SHORT_RUN 8u /* up to so many slabs go where a superslab is in use already */
 
 /* What every slab is, by plain means. */
 static struct {
@@ -44,6 +45,28 @@ static uint32_t plain_find(uint32_t count, size_t align, bool ready)
 		if (run >= count &&
 		    !((uintptr_t)hk_slab_address(space, slab + 1 - count) & (align - 1)))
 			return slab + 1 - count;
+	}
+	return HK_MAP_NONE;
+}
+
+/* The lowest run that is ready, within one superslab whose 32 slabs are not all ready. */
+static uint32_t plain_find_broken(uint32_t count)
+{
+	uint32_t first, slab;
+
+	for (first = 0; first < space->slabs_max; first += 32) {
+		uint32_t run = 0, ready = 0, found = HK_MAP_NONE;
+
+		for (slab = first; slab < first + 32 && slab < space->slabs_max; slab++) {
+			bool is_ready = !plain.used[slab] && plain.had[slab];
+
+			ready += is_ready;
+			run = is_ready ? run + 1 : 0;
+			if (run == count && found == HK_MAP_NONE)
+				found = slab + 1 - count;
+		}
+		if (ready < 32 && found != HK_MAP_NONE)
+			return found;
 	}
 	return HK_MAP_NONE;
 }
@@ -86,11 +109,12 @@ static void take_random(unsigned index)
 	size_t align = SLAB << (test_random(&seed) % 3 ? 0 : test_random(&seed) % 9);
 	size_t zero_bytes =
 		test_random(&seed) % 3 ? 0 : (size_t)test_random(&seed) % (count * SLAB);
-	uint32_t ready, free, first = 0, slab;
+	uint32_t broken, ready, free, first = 0, slab, want;
 	bool zeroed = false, expected = fault.platform.flags & HK_PLATFORM_ZEROED;
 	int error;
 
 	look();
+	broken = count <= SHORT_RUN ? plain_find_broken(count) : HK_MAP_NONE;
 	ready = plain_find(count, align, true);
 	free = plain_find(count, align, false);
 	error = hk_run_take(space, count, align, zero_bytes, &first, &zeroed);
@@ -101,9 +125,8 @@ static void take_random(unsigned index)
 	}
 	hk_classes_set(space, first, count, 1);
 	verify();
-	if (align == SLAB)
-		must(first == (ready != HK_MAP_NONE ? ready : free), "%u slabs from %u, not %u",
-		     count, first, ready != HK_MAP_NONE ? ready : free);
+	want = broken != HK_MAP_NONE ? broken : ready != HK_MAP_NONE ? ready : free;
+	must(align != SLAB || first == want, "%u slabs from %u, not %u", count, first, want);
 	must(!((uintptr_t)hk_slab_address(space, first) & (align - 1)), "slab %u", first);
 	for (slab = first; slab < first + count; slab++) {
 		must(slab < space->slabs_max && !plain.used[slab], "slab %u is used", slab);
@@ -207,6 +230,42 @@ Test(superslab, ready_runs_come_before_lower_ones_that_are_not)
 	close_space();
 }
 
+/* Four superslabs, all ready but for what is used of the second and the fourth. */
+static void lay_out_four(void)
+{
+	cr_assert_eq(taken(128), 0);
+	give(0, 32);
+	give(40, 10);
+	give(64, 32);
+	give(100, 15);
+}
+
+/* Whole ones are for large blocks, as long as there is room for the small elsewhere. */
+Test(superslab, a_short_run_leaves_whole_superslabs_whole)
+{
+	open_space(NULL, 400);
+	lay_out_four();
+	cr_assert_eq(taken(1), 40);
+	cr_assert_eq(taken(SHORT_RUN), 41);
+	cr_assert_eq(taken(2), 100, "one is left in the second");
+	cr_assert_eq(taken(1), 49);
+	cr_assert_eq(taken(SHORT_RUN), 102);
+	cr_assert_eq(taken(5), 110);
+	cr_assert(hk_map_is_set(&space->ready, 0, 32) && hk_map_is_set(&space->ready, 64, 32));
+	/* no room elsewhere: the lowest breaks, and only that one */
+	cr_assert_eq(taken(3), 0);
+	cr_assert_eq(taken(SHORT_RUN), 3);
+	cr_assert_eq(taken(21), 11);
+	cr_assert(hk_map_is_set(&space->ready, 64, 32));
+	close_space();
+	/* a longer run, and one that is aligned, takes the lowest there is */
+	open_space(NULL, 400);
+	lay_out_four();
+	cr_assert_eq(taken(SHORT_RUN + 1), 0);
+	cr_assert_eq(taken(32), 64);
+	close_space();
+}
+
 Test(superslab, alignment_beyond_superslabs)
 {
 	size_t align;
@@ -287,8 +346,9 @@ Test(superslab, the_whole_range_can_be_used)
 		cr_assert_eq(space->new_superslabs, (sizes[i] + 31) / 32);
 		give(0, sizes[i]);
 		cr_assert_eq(space->superslabs_emptied, (sizes[i] + 31) / 32);
+		/* a last superslab that is cut short is never whole: its slabs go first */
 		for (count = 0; take(1, SLAB, &first) == 0; count++)
-			cr_assert_eq(first, count);
+			cr_assert_eq(first, (sizes[i] / 32 * 32 + count) % sizes[i]);
 		cr_assert_eq(count, sizes[i]);
 		give(sizes[i] / 2, 1);
 		cr_assert_eq(take(2, SLAB, &first), HK_ERROR_ADDRESS_SPACE);

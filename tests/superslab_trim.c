@@ -260,8 +260,9 @@ Test(superslab_trim, reset_frees_all_and_keeps_it_committed)
 		cr_assert_eq(fault.committed, committed);
 		for (slab = 0; slab < sizes[i]; slab++)
 			cr_assert_eq(hk_class_at(space, hk_slab_address(space, slab)), 0);
+		/* a last superslab that is cut short is never whole: its slabs go first */
 		for (slab = 0; slab < sizes[i]; slab++)
-			cr_assert_eq(taken(1), slab);
+			cr_assert_eq(taken(1), (sizes[i] / 32 * 32 + slab) % sizes[i]);
 		cr_assert_eq(fault.calls, calls, "all of it was committed");
 		close_space();
 	}
