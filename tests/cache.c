@@ -477,6 +477,38 @@ Test(cache, allocates_when_no_magazine_is_to_be_had)
 	heap_close(&heap, 1);
 }
 
+/* How many slabs can be had when blocks of many classes are in the magazines. */
+static size_t slabs_left(struct heap *heap, bool flush)
+{
+	size_t i, count = 0;
+
+	for (i = 0; i < 8 * (COLD_USES / 2 + 1); i++)
+		hk_free(heap->cache, hk_alloc(heap->cache, 100 * (1 + i % 8)));
+	cr_assert_gt(cached_bytes(heap->arena), 0);
+	if (flush)
+		hk_cache_flush(heap->cache);
+	while ((blocks[count] = hk_alloc(heap->cache, 64 * KIB)) != NULL)
+		count++;
+	for (i = 0; i < count; i++)
+		hk_free(heap->cache, blocks[i]);
+	return count;
+}
+
+/* At the limit what the cache keeps makes room by itself: each of its classes holds a slab. */
+Test(cache, its_blocks_make_room_at_the_limit)
+{
+	size_t count, flushed;
+	struct heap heap;
+
+	heap_open(&heap, MIB);
+	count = slabs_left(&heap, false);
+	hk_cache_flush(heap.cache);
+	flushed = slabs_left(&heap, true);
+	cr_assert_gt(count, 8);
+	cr_assert_eq(count, flushed, "%zu, but %zu after a flush", count, flushed);
+	heap_close(&heap, 2);
+}
+
 Test(cache, creation_tells_a_limit_from_a_platform_that_refuses)
 {
 	static struct fault_platform fault;
