@@ -152,10 +152,9 @@ static size_t next_batch(struct hk_front *front, unsigned size_class)
 
 	if (batch < BATCH_FIRST)
 		batch = BATCH_FIRST;
-	if (batch > most)
-		batch = most;
-	front->batch[size_class] = (uint8_t)(2 * batch > most ? most : 2 * batch);
-	return batch;
+	/* never below the first batch again, which would mean a class that is cold */
+	front->batch[size_class] = (uint8_t)(batch < most ? 2 * batch : batch);
+	return batch < most ? batch : most;
 }
 
 /* A batch from the slabs: the first block is the caller's, the others fill the loaded one. */

@@ -163,6 +163,10 @@ Test(front, a_cold_class_takes_no_magazine)
 		hk_front_flush(front);
 		hk_front_flush(other);
 		/* a flush takes the magazines, but the class is known */
+		alloc_blocks(front, i, 1);
+		must(held_by(front) == 1, "class %u", i);
+		push_blocks(front, i, 1);
+		hk_front_flush(front);
 		alloc_blocks(other, i, 1);
 		must(held_by(other) == 1, "class %u", i);
 		push_blocks(other, i, 1);
