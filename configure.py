@@ -389,7 +389,7 @@ def write_tests(n):
         " ".join([f"python3 samples/demo.py {release}/samples", *TRACES]),
         [samples("release", "engine"), samples("release", "replay"), *TRACES],
     )
-    run("install", f"python3 install.py {release} {n.version}", library)
+    run("install", f"python3 platform/install.py {release} {n.version}", library)
     lines = [f"{left:30}{right}".rstrip() for left, right in HELP]
     text = " ".join(shlex.quote(line.format(build=n.builddir)) for line in lines)
     run("help", f"printf '%s\\n' {text}", [])

@@ -67,7 +67,7 @@ def main():
             for name in ("LIBDIR", "INCLUDEDIR"):
                 environment.pop(name, None)
             subprocess.run(
-                [sys.executable, "install.py", options.build_dir, version],
+                [sys.executable, "platform/install.py", options.build_dir, version],
                 env=environment, check=True, stdout=subprocess.DEVNULL,
             )
         pc = f"{folder}/stage with space/opt/hk/lib/pkgconfig/hakmem.pc"

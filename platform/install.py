@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Installs what `ninja` built: install.py BUILD_DIR VERSION
+"""Installs what `ninja` built: platform/install.py BUILD_DIR VERSION
 
 Environment: PREFIX (default /usr/local), LIBDIR (PREFIX/lib), INCLUDEDIR (PREFIX/include), and
 DESTDIR, which is put before all of them for packaging. Only files that this script names are
