@@ -3,7 +3,7 @@
 #include <hakmem/superslab.h>
 #include <string.h>
 
-/* Runs up to this long go into superslabs that are in use already, where these have room. */
+/* Runs up to this long go into superslabs that are not all ready anyway, most of them in use. */
 #define SMALL_RUN 8u
 
 static bool is_committed(const struct hk_superslabs *space, uint32_t slab)

@@ -5,7 +5,7 @@
  * What is asked for here is a run, neighbouring slabs. Two maps say which slabs are free, and
  * which of these are committed ("ready"); the lowest run of the second is taken where one is
  * long enough, else the lowest of the first, and what is missing is committed. A short run goes
- * where a superslab is in use already, which keeps whole ones for large blocks: on the Minetest
+ * where a superslab is not all ready anyway, which keeps whole ones for large blocks: on the Minetest
  * trace that is worth as much memory as the caches hold. A run may span superslabs. Slabs are numbered from the start of the range.
  *
  * States of a slab, and who may change them:
