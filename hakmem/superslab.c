@@ -383,6 +383,10 @@ int hk_run_extend(struct hk_superslabs *space, uint32_t first, uint32_t count, u
 	last = space->free.leaves * 32;
 	if (more > space->slabs_max - end)
 		goto out_unlock;
+	if (is_beyond_limit(space, count + more)) {
+		error = HK_ERROR_LIMIT;
+		goto out_unlock;
+	}
 	if (end + more > last) {
 		/* only the free end of the superslabs there are can be lengthened */
 		if (end < last && !hk_map_is_set(&space->free, end, last - end))

@@ -146,6 +146,28 @@ Test(gaps, alignment_without_room_is_not_reported)
 	heap_close(&heap, 0);
 }
 
+/* What the limit forbids for ever costs nothing: no headers for a range that is never used. */
+Test(gaps, what_is_beyond_the_limit_leaves_nothing_behind)
+{
+	struct heap heap;
+	void *block;
+	size_t used;
+
+	heap_open(&heap, 64 * MIB);
+	block = hk_alloc(heap.cache, MIB);
+	cr_assert_not_null(block);
+	used = hk_arena_used(heap.arena);
+	cr_assert_null(hk_alloc(heap.cache, 900 * MIB));
+	cr_assert_eq(hk_arena_used(heap.arena), used, "alloc");
+	cr_assert_not(hk_expand(heap.cache, block, 900 * MIB));
+	cr_assert_eq(hk_arena_used(heap.arena), used, "expand");
+	cr_assert_null(hk_realloc(heap.cache, block, 900 * MIB));
+	cr_assert_eq(hk_arena_used(heap.arena), used, "realloc");
+	cr_assert_eq(heap.reports.by_fault[HK_FAULT_EXHAUSTED], 2);
+	hk_free(heap.cache, block);
+	heap_close(&heap, 2);
+}
+
 static struct {
 	struct hk_cache *cache;
 	unsigned running;
