@@ -91,13 +91,9 @@ void hk_front_init(struct hk_front *front, struct hk_depot *depot, struct hk_are
 	hk_front_reset(front);
 }
 
-bool hk_front_refresh(struct hk_front *front)
+void hk_front_refresh(struct hk_front *front)
 {
-	size_t bound = hk_space_bound(front->depot->slabs->space);
-	bool further = bound > front->hot.bound;
-
-	front->hot.bound = bound;
-	return further;
+	front->hot.bound = hk_space_bound(front->depot->slabs->space);
 }
 
 static void note_refused(struct hk_front *front, const struct hk_bad *bad, size_t refused)

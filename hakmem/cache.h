@@ -83,8 +83,8 @@ void hk_front_reset(struct hk_front *front);
 /* Adds a class's counts of exchanges to the depot's. Locks: depot. */
 void hk_front_fold(struct hk_front *front, unsigned size_class);
 
-/* Learns how far the class table goes now: whether that is further than before. */
-bool hk_front_refresh(struct hk_front *front);
+/* Learns how far the class table goes now. */
+void hk_front_refresh(struct hk_front *front);
 
 /* Returns blocks to their slabs past the magazines, and reports those refused. */
 void hk_front_return(struct hk_front *front, void *const *blocks, size_t count);

@@ -475,13 +475,13 @@ Test(front, learns_how_far_the_class_table_goes)
 {
 	open_fronts(NULL);
 	cr_assert_eq(front->hot.bound, 0);
-	cr_assert_not(hk_front_refresh(front));
+	hk_front_refresh(front);
+	cr_assert_eq(front->hot.bound, 0);
 	alloc_blocks(other, 4, 1);
 	cr_assert_gt(other->hot.bound, 0);
 	cr_assert_eq(front->hot.bound, 0, "nobody writes to another's cache");
-	cr_assert(hk_front_refresh(front));
+	hk_front_refresh(front);
 	cr_assert_eq(front->hot.bound, other->hot.bound);
-	cr_assert_not(hk_front_refresh(front));
 	hk_front_push(other, 4, blocks[0]);
 	close_fronts();
 }
