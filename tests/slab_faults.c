@@ -3,39 +3,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "space.h"
-
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-
-static struct hk_slabs *slabs;
-static struct hk_bad bad[HK_BATCH_MAX];
-
-static void agree(void)
-{
-	verify();
-	must(hk_slab_check(slabs) == 0, "%zu", hk_slab_check(slabs));
-}
-
-static void open_slabs(const struct fault_options *options)
-{
-	open_space(options, 1900);
-	slabs = &arena->slabs;
-}
-
-static void close_slabs(void)
-{
-	agree();
-	close_space();
-}
-
-static size_t take_blocks(unsigned size_class, void **blocks, size_t want)
-{
-	size_t count = hk_slab_take(slabs, size_class, blocks, want, NULL);
-
-	must(count && count <= want, "class %u: %zu of %zu", size_class, count, want);
-	agree();
-	return count;
-}
+#include "slab.h"
 
 static void is_refused(size_t index, const void *block, enum hk_fault fault_kind,
 		       unsigned size_class)
