@@ -29,6 +29,8 @@ LIBRARY = [
     "hakmem/superslab_trim.c",
     "hakmem/large.c",
     "hakmem/slab.c",
+    "hakmem/stack.c",
+    "hakmem/stack_locked.c",
     "hakmem/depot.c",
     "hakmem/cache.c",
     "hakmem/alloc.c",
@@ -132,6 +134,9 @@ PROFILES = {
     "debug": {
         "cflags": "-Og -g -DHK_DEBUG=1",
     },
+    "locked": {
+        "cflags": "-Og -g -DHK_DEBUG=1 -DHK_STACK_LOCKED=1",
+    },
     "asan": {
         "cflags": "-O1 -g -DHK_DEBUG=1 -fno-omit-frame-pointer"
         " -fsanitize=address,undefined -fno-sanitize-recover=all",
@@ -147,11 +152,11 @@ HELP = [
     ("ninja", "the libraries and samples, into {build}/release"),
     ("ninja demo", "an engine's frames, then recorded programs on hakmem and on libc"),
     ("ninja test", "all tests (needs Criterion: libcriterion-dev on Debian and Ubuntu)"),
-    ("ninja check", "tests in debug, release and asan; the samples and traces under tsan"),
+    ("ninja check", "tests in debug, release, locked and asan; samples and traces under tsan"),
     ("ninja mutants", "one-line bugs put into the library: each must fail a test"),
     ("ninja install", "libraries, headers, hakmem.pc; takes PREFIX (/usr/local) and DESTDIR"),
     ("ninja debug", "the libraries and samples of a profile, into {build}/debug;"),
-    ("", "also release, asan, tsan"),
+    ("", "also release, locked (no 64-bit exchange), asan, tsan"),
     ("ninja all", "everything that can be built; runs nothing"),
     ("ninja help", "this list"),
     ("", ""),
@@ -366,7 +371,7 @@ def write_tests(n):
 
     samples = "$builddir/{}/samples/{}".format
     done = ["test"]
-    for profile in ("release", "asan"):
+    for profile in ("release", "locked", "asan"):
         done += criterion(f"check-criterion-{profile}", profile)
     for profile, prefix in (("release", ""), ("tsan", no_aslr + " ")):
         selfcheck = samples(profile, "selfcheck")

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * Stacks of magazines; see depot.h.
- *
- * Orders: a magazine's blocks, and its depth, are written before the release that pushes it,
- * and read after the acquire that pops it. A popper that lost the race has read a link only,
- * which is atomic; the tag makes its compare-and-swap fail.
- */
+/* The stock of magazines; see depot.h. */
 #include <hakmem/depot.h>
 
-static struct hk_link *link_at(struct hk_depot *depot, uint32_t index)
+static const struct hk_platform *platform_of(struct hk_depot *depot)
 {
-	return &((struct hk_link *)(void *)depot->links.base)[index];
+	return &depot->slabs->space->memory->platform;
+}
+
+static struct hk_stacks stacks_of(struct hk_depot *depot)
+{
+	struct hk_stacks stacks = { (struct hk_link *)(void *)depot->links.base,
+				    platform_of(depot) };
+
+	return stacks;
 }
 
 static void **magazine_at(struct hk_depot *depot, uint32_t index)
@@ -24,68 +26,14 @@ static uint32_t index_of(struct hk_depot *depot, void **slot)
 			  HK_MAGAZINE_BYTES);
 }
 
-static uint64_t head_with(uint64_t old, uint32_t index_plus_one)
-{
-	return ((old >> 32) + 1) << 32 | index_plus_one;
-}
-
-static uint32_t depth_at(struct hk_depot *depot, uint64_t head)
-{
-	uint32_t top = (uint32_t)head;
-
-	if (!top)
-		return 0;
-	return atomic_load_explicit(&link_at(depot, top - 1)->depth, memory_order_relaxed);
-}
-
-/* Pushes a magazine unless the stack is @depth_max deep. */
-static bool push(struct hk_depot *depot, struct hk_stack *stack, uint32_t index, uint32_t depth_max)
-{
-	struct hk_link *link = link_at(depot, index);
-	/* pairs with the release below, for the depth of the magazine on top */
-	uint64_t old = atomic_load_explicit(&stack->head, memory_order_acquire);
-
-	do {
-		uint32_t depth = depth_at(depot, old);
-
-		if (depth >= depth_max)
-			return false;
-		atomic_store_explicit(&link->next, (uint32_t)old, memory_order_relaxed);
-		atomic_store_explicit(&link->depth, depth + 1, memory_order_relaxed);
-		/* release: pairs with the acquires here and in pop() */
-	} while (!atomic_compare_exchange_weak_explicit(&stack->head, &old,
-							head_with(old, index + 1),
-							memory_order_release,
-							memory_order_acquire));
-	return true;
-}
-
-/* Pops a magazine: its index plus one, or 0. */
-static uint32_t pop(struct hk_depot *depot, struct hk_stack *stack)
-{
-	/* acquire: pairs with the release in push() */
-	uint64_t old = atomic_load_explicit(&stack->head, memory_order_acquire);
-	uint32_t next;
-
-	do {
-		if (!(uint32_t)old)
-			return 0;
-		next = atomic_load_explicit(&link_at(depot, (uint32_t)old - 1)->next,
-					    memory_order_relaxed);
-	} while (!atomic_compare_exchange_weak_explicit(&stack->head, &old, head_with(old, next),
-							memory_order_acquire,
-							memory_order_acquire));
-	return (uint32_t)old;
-}
-
 static void depot_lock(struct hk_depot *depot)
 {
-	hk_lock_acquire(&depot->lock, &depot->slabs->space->memory->platform);
+	hk_lock_acquire(&depot->lock, platform_of(depot));
 }
 
 static void depot_unlock(struct hk_depot *depot)
 {
-	hk_lock_release(&depot->lock, &depot->slabs->space->memory->platform);
+	hk_lock_release(&depot->lock, platform_of(depot));
 }
 
 /* Magazines, with their links, that are committed and not yet carved. */
@@ -135,7 +83,7 @@ static uint32_t carve(struct hk_depot *depot)
 
 void **hk_magazine_get(struct hk_depot *depot, unsigned size_class)
 {
-	uint32_t got = pop(depot, &depot->empty);
+	uint32_t got = hk_stack_pop(stacks_of(depot), &depot->empty);
 	void **bottom;
 
 	if (!got)
@@ -149,12 +97,12 @@ void **hk_magazine_get(struct hk_depot *depot, unsigned size_class)
 
 void hk_magazine_put(struct hk_depot *depot, void **slot)
 {
-	push(depot, &depot->empty, index_of(depot, slot), UINT32_MAX);
+	hk_stack_push(stacks_of(depot), &depot->empty, index_of(depot, slot), UINT32_MAX);
 }
 
 void **hk_depot_get(struct hk_depot *depot, unsigned size_class)
 {
-	uint32_t got = pop(depot, &depot->full[size_class]);
+	uint32_t got = hk_stack_pop(stacks_of(depot), &depot->full[size_class]);
 
 	return got ? magazine_at(depot, got - 1) + HK_MAGAZINE_ROUNDS : NULL;
 }
@@ -171,7 +119,8 @@ static uint32_t depth_max(unsigned size_class)
 
 bool hk_depot_put(struct hk_depot *depot, unsigned size_class, void **slot)
 {
-	return push(depot, &depot->full[size_class], index_of(depot, slot), depth_max(size_class));
+	return hk_stack_push(stacks_of(depot), &depot->full[size_class], index_of(depot, slot),
+			     depth_max(size_class));
 }
 
 size_t hk_magazine_drain(struct hk_depot *depot, unsigned size_class, void **top,
@@ -201,29 +150,29 @@ void hk_depot_drain(struct hk_depot *depot)
 
 size_t hk_depot_blocks(struct hk_depot *depot, unsigned size_class)
 {
-	/* acquire: pairs with the release in push(), for the depth */
-	uint64_t head = atomic_load_explicit(&depot->full[size_class].head, memory_order_acquire);
-
-	return (size_t)depth_at(depot, head) * hk_class_infos[size_class].capacity;
-}
-
-static void stack_clear(struct hk_stack *stack)
-{
-	uint64_t old = atomic_load_explicit(&stack->head, memory_order_relaxed);
-
-	atomic_store_explicit(&stack->head, head_with(old, 0), memory_order_relaxed);
+	return (size_t)hk_stack_depth(stacks_of(depot), &depot->full[size_class]) *
+	       hk_class_infos[size_class].capacity;
 }
 
 void hk_depot_reset(struct hk_depot *depot)
 {
 	unsigned size_class;
 
-	stack_clear(&depot->empty);
+	hk_stack_clear(&depot->empty);
 	for (size_class = 1; size_class < HK_CLASSES; size_class++)
-		stack_clear(&depot->full[size_class]);
+		hk_stack_clear(&depot->full[size_class]);
 	depot->count = 0;
 	atomic_store_explicit(&depot->pause, 0, memory_order_relaxed);
 	count_ahead(depot);
+}
+
+void hk_depot_add_locks(struct hk_depot *depot, uint64_t *acquired, uint64_t *waited)
+{
+	unsigned size_class;
+
+	hk_stack_add_lock(stacks_of(depot), &depot->empty, acquired, waited);
+	for (size_class = 1; size_class < HK_CLASSES; size_class++)
+		hk_stack_add_lock(stacks_of(depot), &depot->full[size_class], acquired, waited);
 }
 
 size_t hk_depot_trim(struct hk_depot *depot)
@@ -244,12 +193,12 @@ size_t hk_depot_trim(struct hk_depot *depot)
 static size_t check_stack(struct hk_depot *depot, struct hk_stack *stack, unsigned size_class,
 			  size_t *magazines)
 {
-	uint64_t head = atomic_load_explicit(&stack->head, memory_order_relaxed);
-	uint32_t next = (uint32_t)head, depth = depth_at(depot, head);
+	struct hk_stacks stacks = stacks_of(depot);
+	uint32_t next = (uint32_t)stack->head, depth = hk_stack_depth(stacks, stack);
 	size_t broken = 0;
 
 	for (; next; depth--) {
-		struct hk_link *link = link_at(depot, next - 1);
+		struct hk_link *link = &stacks.links[next - 1];
 		void **magazine = magazine_at(depot, next - 1);
 		unsigned slot;
 

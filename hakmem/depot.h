@@ -3,13 +3,8 @@
  * The depot: the arena's stock of magazines, full ones per class and empty ones for all.
  *
  * A magazine is an array of HK_MAGAZINE_SLOTS pointers, aligned to its size; it is named by its
- * index. Stacks of magazines are linked through a side table, so that a thread that looks at a
- * magazine another has just taken reads no block. A stack's head is 64 bits, the index plus one
- * and a tag that every exchange increments, against ABA; one compare-and-swap takes or gives a
- * whole magazine and its blocks (Bonwick and Adams, "Magazines and Vmem", 2001).
- *
- * The table also says how deep each magazine lies in its stack: that bounds the depot by bytes
- * without a counter that all caches would write.
+ * index, and lies in one of the depot's stacks or is held by a cache. The depth of a stack bounds
+ * the bytes that the depot keeps.
  *
  * Magazines are metadata, carved from their section as they are needed, kept until a reset.
  * Where none is to be had the caches work without. Since a free makes no platform call, some
@@ -19,6 +14,7 @@
 #define HK_DEPOT_H
 
 #include <hakmem/slab.h>
+#include <hakmem/stack.h>
 
 /* Bytes of free blocks that the depot keeps per class, at least one magazine. */
 #define HK_DEPOT_BYTES ((size_t)128 << 10)
@@ -28,16 +24,6 @@
 
 /* After memory was refused, so many refills pass before magazines are asked for again. */
 #define HK_MAGAZINES_PAUSE 1024u
-
-/* Index plus one of the topmost magazine in the low half, tag in the high half. */
-struct hk_stack {
-	_Alignas(64) _Atomic uint64_t head;
-};
-
-struct hk_link {
-	_Atomic uint32_t next;	/* index plus one */
-	_Atomic uint32_t depth; /* magazines from here down, this one included */
-};
 
 struct hk_depot {
 	struct hk_slabs *slabs;
@@ -113,6 +99,9 @@ void hk_depot_drain(struct hk_depot *depot);
 
 /* Blocks of a class in the depot. */
 size_t hk_depot_blocks(struct hk_depot *depot, unsigned size_class);
+
+/* Adds how often the stacks' locks, where they have any, were taken and waited for. */
+void hk_depot_add_locks(struct hk_depot *depot, uint64_t *acquired, uint64_t *waited);
 
 /* All magazines back into their section; nothing else runs. */
 void hk_depot_reset(struct hk_depot *depot);

@@ -120,6 +120,7 @@ void hk_arena_stats(const struct hk_arena *const_arena, struct hk_stats *stats)
 	}
 	add_lock(counters, &arena->depot.lock);
 	hk_lock_release(&arena->depot.lock, platform);
+	hk_depot_add_locks(&arena->depot, &counters->lock_acquired, &counters->lock_waited);
 	for (size_class = 1; size_class < HK_CLASSES; size_class++)
 		add_class(arena, size_class, stats);
 	add_fronts(arena, counters);

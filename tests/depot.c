@@ -200,33 +200,33 @@ Test(depot, has_enough_at_some_depth)
 /* Two magazines go round: each exchange has a tag of its own. */
 Test(depot, tags_tell_a_magazine_from_itself)
 {
-	_Atomic uint64_t *head;
+	struct hk_stack *stack;
 	uint64_t before;
 	void **slot;
 	int i;
 
 	open_depot();
-	head = &depot->full[1].head;
+	stack = &depot->full[1];
 	cr_assert(put(1, full_one(1, 1)));
-	before = *head;
+	before = stack->head;
 	for (i = 1; i < 100; i++) {
 		slot = get(1);
-		cr_assert_eq(*head >> 32, (before >> 32) + 2 * (uint64_t)i - 1);
+		cr_assert_eq(stack->head >> 32, (before >> 32) + 2 * (uint64_t)i - 1);
 		cr_assert(put(1, slot));
-		cr_assert_eq(*head >> 32, (before >> 32) + 2 * (uint64_t)i);
-		cr_assert_eq((uint32_t)*head, (uint32_t)before);
+		cr_assert_eq(stack->head >> 32, (before >> 32) + 2 * (uint64_t)i);
+		cr_assert_eq((uint32_t)stack->head, (uint32_t)before);
 	}
 	/* a tag that has come round touches no index */
-	*head |= (uint64_t)UINT32_MAX << 32;
+	stack->head |= (uint64_t)UINT32_MAX << 32;
 	slot = get(1);
-	cr_assert_eq(*head, 0);
+	cr_assert_eq(stack->head, 0);
 	cr_assert(put(1, slot));
-	cr_assert_eq(*head, (uint64_t)1 << 32 | (uint32_t)before);
-	before = *head;
+	cr_assert_eq(stack->head, (uint64_t)1 << 32 | (uint32_t)before);
+	before = stack->head;
 	hk_depot_reset(depot);
 	held = 0;
-	cr_assert_eq((uint32_t)*head, 0);
-	cr_assert_gt(*head >> 32, before >> 32, "a reset is an exchange too");
+	cr_assert_eq((uint32_t)stack->head, 0);
+	cr_assert_gt(stack->head >> 32, before >> 32, "a reset is an exchange too");
 	close_depot();
 }
 

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Stacks of magazines without a lock; see stack.h.
+ *
+ * Orders: a magazine's blocks, and its depth, are written before the release that pushes it,
+ * and read after the acquire that pops it. A popper that lost the race has read a link only,
+ * which is atomic; the tag makes its compare-and-swap fail.
+ */
+#include <hakmem/stack.h>
+
+#if !HK_STACK_LOCKED
+
+bool hk_stack_push(struct hk_stacks stacks, struct hk_stack *stack, uint32_t index,
+		   uint32_t depth_max)
+{
+	struct hk_link *link = &stacks.links[index];
+	/* pairs with the release below, for the depth of the magazine on top */
+	uint64_t old = atomic_load_explicit(&stack->head, memory_order_acquire);
+
+	do {
+		uint32_t depth = hk_stack_depth_at(stacks, old);
+
+		if (depth >= depth_max)
+			return false;
+		atomic_store_explicit(&link->next, (uint32_t)old, memory_order_relaxed);
+		atomic_store_explicit(&link->depth, depth + 1, memory_order_relaxed);
+		/* release: pairs with the acquires here and in hk_stack_pop() */
+	} while (!atomic_compare_exchange_weak_explicit(&stack->head, &old,
+							hk_stack_head(old, index + 1),
+							memory_order_release,
+							memory_order_acquire));
+	return true;
+}
+
+uint32_t hk_stack_pop(struct hk_stacks stacks, struct hk_stack *stack)
+{
+	/* acquire: pairs with the release in hk_stack_push() */
+	uint64_t old = atomic_load_explicit(&stack->head, memory_order_acquire);
+	uint32_t next;
+
+	do {
+		if (!(uint32_t)old)
+			return 0;
+		next = atomic_load_explicit(&stacks.links[(uint32_t)old - 1].next,
+					    memory_order_relaxed);
+	} while (
+		!atomic_compare_exchange_weak_explicit(&stack->head, &old, hk_stack_head(old, next),
+						       memory_order_acquire, memory_order_acquire));
+	return (uint32_t)old;
+}
+
+uint32_t hk_stack_depth(struct hk_stacks stacks, struct hk_stack *stack)
+{
+	/* acquire: pairs with the release in hk_stack_push(), for the depth */
+	return hk_stack_depth_at(stacks, atomic_load_explicit(&stack->head, memory_order_acquire));
+}
+
+void hk_stack_clear(struct hk_stack *stack)
+{
+	uint64_t old = atomic_load_explicit(&stack->head, memory_order_relaxed);
+
+	atomic_store_explicit(&stack->head, hk_stack_head(old, 0), memory_order_relaxed);
+}
+
+void hk_stack_add_lock(struct hk_stacks stacks, struct hk_stack *stack, uint64_t *acquired,
+		       uint64_t *waited)
+{
+	(void)stacks;
+	(void)stack;
+	(void)acquired;
+	(void)waited;
+}
+
+#endif /* !HK_STACK_LOCKED */
