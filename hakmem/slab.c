@@ -12,14 +12,6 @@ static void class_unlock(struct hk_slabs *slabs, unsigned size_class)
 	hk_lock_release(&slabs->classes[size_class].lock, &slabs->space->memory->platform);
 }
 
-/* The list for a run with @free of @blocks free: 1 holds the fullest; 0 is none. */
-static unsigned list_for(uint32_t free, uint32_t blocks)
-{
-	if (!free)
-		return 0;
-	return 1 + (free * HK_SLAB_LISTS - 1) / blocks;
-}
-
 static void list_remove(struct hk_slabs *slabs, struct hk_slab_class *class, struct hk_slab *run)
 {
 	if (!run->list)
@@ -47,9 +39,9 @@ static void list_insert(struct hk_slabs *slabs, struct hk_slab_class *class, str
 }
 
 static void list_update(struct hk_slabs *slabs, struct hk_slab_class *class, struct hk_slab *run,
-			uint32_t number, uint32_t blocks)
+			uint32_t number)
 {
-	unsigned list = list_for(run->free, blocks);
+	unsigned list = hk_slab_list(run->free, run->usable);
 
 	if (list == run->list)
 		return;
@@ -57,21 +49,21 @@ static void list_update(struct hk_slabs *slabs, struct hk_slab_class *class, str
 	list_insert(slabs, class, run, number, list);
 }
 
-/*
- * Up to 128 blocks a run's bitmap is its summary itself, in its header; smaller blocks have one
- * out of line, and the summary says which of its words have a bit set.
- */
-static bool has_bitmap(const struct hk_class_info *info)
+static void growing_push(struct hk_slab_class *class, struct hk_slab *run, uint32_t number)
 {
-	return info->blocks > 128;
+	run->grow = class->growing;
+	class->growing = number + 1;
 }
 
-/* The word of a run's bitmap that has the bits of blocks 32 * @word and on. */
-static uint32_t *word_of(const struct hk_slabs *slabs, uint32_t number,
-			 const struct hk_class_info *info, uint32_t word)
+/* The list is short: two threads must need a run at the same time for it to have two. */
+static void growing_remove(struct hk_slabs *slabs, struct hk_slab_class *class, uint32_t number)
 {
-	return has_bitmap(info) ? hk_bitmap_word(slabs->space, number, word)
-				: &hk_slab(slabs->space, number)->summary[word];
+	uint32_t *link = &class->growing;
+
+	while (*link && *link != number + 1)
+		link = &hk_slab(slabs->space, *link - 1)->grow;
+	if (*link)
+		*link = hk_slab(slabs->space, number)->grow;
 }
 
 static void word_store(struct hk_slabs *slabs, uint32_t number, const struct hk_class_info *info,
@@ -80,8 +72,8 @@ static void word_store(struct hk_slabs *slabs, uint32_t number, const struct hk_
 	struct hk_slab *run = hk_slab(slabs->space, number);
 	uint32_t bit = 1u << word % 32;
 
-	*word_of(slabs, number, info, word) = bits;
-	if (!has_bitmap(info))
+	*hk_run_word(slabs, number, info, word) = bits;
+	if (!hk_run_has_bitmap(info))
 		return;
 	if (bits)
 		run->summary[word / 32] |= bit;
@@ -94,7 +86,7 @@ static size_t take_word(struct hk_slabs *slabs, uint32_t number, const struct hk
 			uint32_t word, void **blocks, size_t want)
 {
 	unsigned char *base = hk_slab_address(slabs->space, number) + word * 32 * info->size;
-	uint32_t bits = *word_of(slabs, number, info, word);
+	uint32_t bits = *hk_run_word(slabs, number, info, word);
 	size_t taken = 0;
 
 	while (bits && taken < want) {
@@ -111,13 +103,16 @@ static size_t take_fresh(struct hk_slabs *slabs, uint32_t number, const struct h
 {
 	struct hk_slab *run = hk_slab(slabs->space, number);
 	unsigned char *block = hk_slab_address(slabs->space, number) + run->fresh * info->size;
-	uint32_t word = run->fresh / 32u, taken;
-	uint32_t left = (uint32_t)info->blocks - run->fresh, group = left < 32 ? left : 32;
+	uint32_t word = run->fresh / 32u, bit = run->fresh % 32u, taken;
+	uint32_t left = (uint32_t)run->usable - run->fresh;
+	uint32_t group = left < 32 - bit ? left : 32 - bit;
 
 	run->fresh = (uint16_t)(run->fresh + group);
 	for (taken = 0; taken < group && taken < want; taken++, block += info->size)
 		blocks[taken] = block;
-	word_store(slabs, number, info, word, taken < group ? hk_mask(taken, group - taken) : 0);
+	/* what was handed out of this word before is out still: see take_from_run() */
+	word_store(slabs, number, info, word,
+		   taken < group ? hk_mask(bit + taken, group - taken) : 0);
 	return taken;
 }
 
@@ -131,13 +126,13 @@ static size_t take_from_run(struct hk_slabs *slabs, uint32_t number,
 	for (index = 0; index < 4 && taken < want; index++) {
 		while (run->summary[index] && taken < want) {
 			word = index;
-			if (has_bitmap(info))
+			if (hk_run_has_bitmap(info))
 				word = index * 32 + (uint32_t)__builtin_ctz(run->summary[index]);
 			taken += take_word(slabs, number, info, word, blocks + taken, want - taken);
 		}
 	}
 	/* a group is split only when little else was found */
-	while (taken < want && taken <= want / 2 && run->fresh < info->blocks)
+	while (taken < want && taken <= want / 2 && run->fresh < run->usable)
 		taken += take_fresh(slabs, number, info, blocks + taken, want - taken);
 	run->free = (uint16_t)(run->free - taken);
 	return taken;
@@ -184,7 +179,7 @@ static void take_run(struct hk_slabs *slabs, unsigned size_class, uint32_t numbe
 	batch->taken += got;
 	class->blocks_free -= got;
 	class->blocks_out += got;
-	list_update(slabs, class, hk_slab(slabs->space, number), number, info->blocks);
+	list_update(slabs, class, hk_slab(slabs->space, number), number);
 }
 
 static void take_partial(struct hk_slabs *slabs, unsigned size_class, struct batch *batch)
@@ -203,13 +198,13 @@ static bool new_run(struct hk_slabs *slabs, unsigned size_class, uint32_t *numbe
 {
 	const struct hk_class_info *info = &hk_class_infos[size_class];
 	struct hk_superslabs *space = slabs->space;
+	uint32_t index, backed = hk_run_slabs(info, 1);
 	struct hk_slab *run;
-	uint32_t index;
 	bool zeroed;
 
-	if (hk_run_take(space, info->slabs, HK_SLAB_SIZE, 0, number, &zeroed))
+	if (hk_run_take_backed(space, info->slabs, &backed, number, &zeroed))
 		return false;
-	if (has_bitmap(info) && hk_bitmap_commit(space, *number)) {
+	if (hk_run_has_bitmap(info) && hk_bitmap_commit(space, *number)) {
 		hk_run_give(space, *number, info->slabs);
 		return false;
 	}
@@ -220,38 +215,96 @@ static bool new_run(struct hk_slabs *slabs, unsigned size_class, uint32_t *numbe
 	}
 	run = hk_slab(space, *number);
 	run->length = info->slabs;
-	run->free = info->blocks;
+	run->usable = hk_run_blocks(info, backed);
+	run->free = run->usable;
 	run->fresh = 0;
 	run->list = 0;
+	run->pinned = false;
 	run->zeroed = zeroed && info->blocks <= 8 ? (uint8_t)hk_mask(0, info->blocks) : 0;
 	for (index = 0; index < 4; index++)
 		run->summary[index] = 0;
 	return true;
 }
 
-size_t hk_slab_take(struct hk_slabs *slabs, unsigned size_class, void **blocks, size_t want,
-		    bool *zeroed)
+static void take_new(struct hk_slabs *slabs, unsigned size_class, uint32_t number,
+		     struct batch *batch)
 {
 	const struct hk_class_info *info = &hk_class_infos[size_class];
 	struct hk_slab_class *class = &slabs->classes[size_class];
+	struct hk_slab *run = hk_slab(slabs->space, number);
+
+	class_lock(slabs, size_class);
+	hk_classes_set(slabs->space, number, info->slabs, size_class);
+	list_insert(slabs, class, run, number, HK_SLAB_LISTS);
+	if (run->usable < info->blocks)
+		growing_push(class, run, number);
+	class->blocks_free += run->usable;
+	class->slabs += info->slabs;
+	class->new_runs++;
+	/* from this run, whatever others returned meanwhile: none stays wholly free */
+	take_run(slabs, size_class, number, batch);
+	class->batches++;
+	class_unlock(slabs, size_class);
+}
+
+static void give_run(struct hk_slabs *slabs, unsigned size_class, struct hk_slab *run,
+		     uint32_t number);
+
+/* Backs as many more slabs of a run as hold another block, and takes from it. No lock is held. */
+static void take_grown(struct hk_slabs *slabs, unsigned size_class, uint32_t number,
+		       struct batch *batch)
+{
+	const struct hk_class_info *info = &hk_class_infos[size_class];
+	struct hk_slab_class *class = &slabs->classes[size_class];
+	struct hk_slab *run = hk_slab(slabs->space, number);
+	uint32_t backed = hk_run_slabs(info, run->usable),
+		 want = hk_run_slabs(info, run->usable + 1u);
+	uint16_t usable = hk_run_blocks(info, want);
+	bool zeroed;
+	int error = hk_run_back(slabs->space, number + backed, want - backed, &zeroed);
+
+	class_lock(slabs, size_class);
+	run->pinned = false;
+	if (error || usable < info->blocks)
+		growing_push(class, run, number);
+	if (error) {
+		/* its blocks may all have come back */
+		if (run->free == run->usable)
+			give_run(slabs, size_class, run, number);
+		goto out_unlock;
+	}
+	if (!zeroed)
+		run->zeroed &= (uint8_t)hk_mask(0, run->usable);
+	run->free = (uint16_t)(run->free + usable - run->usable);
+	class->blocks_free += (size_t)usable - run->usable;
+	run->usable = usable;
+	list_update(slabs, class, run, number);
+	take_run(slabs, size_class, number, batch);
+	class->batches++;
+
+out_unlock:
+	class_unlock(slabs, size_class);
+}
+
+size_t hk_slab_take(struct hk_slabs *slabs, unsigned size_class, void **blocks, size_t want,
+		    bool *zeroed)
+{
+	struct hk_slab_class *class = &slabs->classes[size_class];
 	struct batch batch = { blocks, want, 0, true };
-	uint32_t number;
+	uint32_t number, growing = 0;
 
 	class_lock(slabs, size_class);
 	take_partial(slabs, size_class, &batch);
-	class_unlock(slabs, size_class);
-	if (!batch.taken && new_run(slabs, size_class, &number)) {
-		class_lock(slabs, size_class);
-		hk_classes_set(slabs->space, number, info->slabs, size_class);
-		list_insert(slabs, class, hk_slab(slabs->space, number), number, HK_SLAB_LISTS);
-		class->blocks_free += info->blocks;
-		class->slabs += info->slabs;
-		class->new_runs++;
-		/* from this run, whatever others returned meanwhile: none stays wholly free */
-		take_run(slabs, size_class, number, &batch);
-		class->batches++;
-		class_unlock(slabs, size_class);
+	if (!batch.taken && class->growing) {
+		growing = class->growing;
+		class->growing = hk_slab(slabs->space, growing - 1)->grow;
+		hk_slab(slabs->space, growing - 1)->pinned = true;
 	}
+	class_unlock(slabs, size_class);
+	if (growing)
+		take_grown(slabs, size_class, growing - 1, &batch);
+	if (!batch.taken && new_run(slabs, size_class, &number))
+		take_new(slabs, size_class, number, &batch);
 	if (zeroed)
 		*zeroed = batch.zeroed;
 	return batch.taken;
@@ -285,7 +338,9 @@ static void give_run(struct hk_slabs *slabs, unsigned size_class, struct hk_slab
 	struct hk_slab_class *class = &slabs->classes[size_class];
 
 	list_remove(slabs, class, run);
-	class->blocks_free -= info->blocks;
+	if (run->usable < info->blocks)
+		growing_remove(slabs, class, number);
+	class->blocks_free -= run->usable;
 	class->slabs -= info->slabs;
 	class->runs_emptied++;
 	hk_classes_set(slabs->space, number, info->slabs, 0);
@@ -305,23 +360,18 @@ static enum hk_fault return_block(struct hk_slabs *slabs, unsigned size_class, c
 		return HK_FAULT_INTERIOR;
 	if (place.block >= run->fresh)
 		return HK_FAULT_FOREIGN; /* never handed out */
-	bits = *word_of(slabs, place.run, info, word);
+	bits = *hk_run_word(slabs, place.run, info, word);
 	if (bits & bit)
 		return HK_FAULT_DOUBLE_FREE;
 	word_store(slabs, place.run, info, word, bits | bit);
 	run->free++;
 	class->blocks_out--;
 	class->blocks_free++;
-	if (run->free == info->blocks)
+	if (run->free == run->usable && !run->pinned)
 		give_run(slabs, size_class, run, place.run);
 	else
-		list_update(slabs, class, run, place.run, info->blocks);
+		list_update(slabs, class, run, place.run);
 	return HK_FAULT_NONE;
-}
-
-static bool is_block_class(unsigned byte)
-{
-	return byte && byte < HK_CLASSES;
 }
 
 /* The block's class, its lock now held instead of @held's; 0, and no lock, for other slabs. */
@@ -334,7 +384,7 @@ static unsigned switch_lock(struct hk_slabs *slabs, const void *ptr, unsigned he
 			return held;
 		if (held)
 			class_unlock(slabs, held);
-		if (!is_block_class(byte))
+		if (!hk_is_block_class(byte))
 			return 0;
 		class_lock(slabs, byte);
 		/* look again: with the lock held the byte can't change from or to its class */
@@ -373,7 +423,7 @@ enum hk_fault hk_slab_fault(const struct hk_slabs *slabs, const void *ptr)
 {
 	unsigned byte = hk_class_at(slabs->space, ptr);
 
-	if (!is_block_class(byte))
+	if (!hk_is_block_class(byte))
 		return hk_large_fault(slabs->large, ptr);
 	return find_place(slabs->space, byte, ptr).start ? HK_FAULT_NONE : HK_FAULT_INTERIOR;
 }
@@ -382,145 +432,7 @@ size_t hk_slab_block_size(const struct hk_slabs *slabs, const void *ptr)
 {
 	unsigned byte = hk_class_at(slabs->space, ptr);
 
-	if (!is_block_class(byte))
+	if (!hk_is_block_class(byte))
 		return byte ? hk_large_size(slabs->large, ptr) : 0;
 	return find_place(slabs->space, byte, ptr).start ? hk_class_size(byte) : 0;
-}
-
-void hk_slab_reset(struct hk_slabs *slabs)
-{
-	unsigned size_class, list;
-
-	for (size_class = 1; size_class < HK_CLASSES; size_class++) {
-		struct hk_slab_class *class = &slabs->classes[size_class];
-
-		for (list = 0; list < HK_SLAB_LISTS; list++)
-			class->list[list] = 0;
-		class->blocks_out = 0;
-		class->blocks_free = 0;
-		class->slabs = 0;
-	}
-}
-
-static bool block_is_out(const struct hk_slabs *slabs, uint32_t number,
-			 const struct hk_class_info *info, uint32_t block)
-{
-	return block < hk_slab(slabs->space, number)->fresh &&
-	       !(*word_of(slabs, number, info, block / 32) >> block % 32 & 1);
-}
-
-void hk_slab_walk(struct hk_slabs *slabs,
-		  bool (*visit)(void *context, void *block, size_t size, unsigned size_class),
-		  void *context)
-{
-	const struct hk_superslabs *space = slabs->space;
-	uint32_t number, block, bound = hk_space_slabs(space);
-	unsigned size_class;
-
-	for (size_class = 1; size_class < HK_CLASSES; size_class++) {
-		const struct hk_class_info *info = &hk_class_infos[size_class];
-
-		if (!slabs->classes[size_class].blocks_out)
-			continue;
-		for (number = 0; number < bound; number++) {
-			if (*hk_class_byte(space, number) != size_class)
-				continue;
-			for (block = 0; block < info->blocks; block++)
-				if (block_is_out(slabs, number, info, block) &&
-				    !visit(context,
-					   hk_slab_address(space, number) + block * info->size,
-					   info->size, size_class))
-					return;
-			number += info->slabs - 1u;
-		}
-	}
-	for (number = 0; number < bound; number++)
-		if (*hk_class_byte(space, number) == HK_CLASS_LARGE &&
-		    !visit(context, hk_slab_address(space, number),
-			   hk_slab(space, number)->length * HK_SLAB_SIZE, 0))
-			return;
-}
-
-/* One run: its bitmap, its summary, its count and its list agree. */
-static size_t check_run(const struct hk_slabs *slabs, unsigned size_class, uint32_t number)
-{
-	const struct hk_class_info *info = &hk_class_infos[size_class];
-	const struct hk_slab *run = hk_slab(slabs->space, number);
-	uint32_t word, free = (uint32_t)info->blocks - run->fresh;
-	size_t broken = 0;
-
-	for (word = 0; word < (has_bitmap(info) ? 128u : 4u); word++) {
-		uint32_t bits = 0;
-
-		if (word * 32 < run->fresh)
-			bits = *word_of(slabs, number, info, word);
-
-		free += (uint32_t)__builtin_popcount(bits);
-		if (has_bitmap(info))
-			broken += (run->summary[word / 32] >> word % 32 & 1) != (bits != 0);
-		if (bits && (uint32_t)info->blocks - word * 32 < 32)
-			broken += (bits >> (info->blocks - word * 32)) != 0;
-	}
-	broken += run->fresh > info->blocks || (run->fresh % 32 && run->fresh != info->blocks);
-	broken += run->free != free || free == info->blocks || run->length != info->slabs;
-	broken += run->list != list_for(run->free, info->blocks);
-	for (word = 0; word < info->slabs; word++) {
-		broken += *hk_class_byte(slabs->space, number + word) != size_class;
-		broken += hk_slab(slabs->space, number + word)->head != word;
-	}
-	return broken;
-}
-
-/* The runs in a class's lists, and whether each says that it is there. */
-static size_t check_lists(const struct hk_slabs *slabs, unsigned size_class, size_t *partial)
-{
-	const struct hk_slab_class *class = &slabs->classes[size_class];
-	size_t bound = hk_space_slabs(slabs->space), broken = 0;
-	unsigned list;
-
-	for (list = 0; list < HK_SLAB_LISTS; list++) {
-		uint32_t prev = 0, next;
-
-		for (next = class->list[list]; next; next = hk_slab(slabs->space, prev - 1)->next) {
-			const struct hk_slab *run = hk_slab(slabs->space, next - 1);
-
-			/* a list that leads elsewhere or round in a circle ends the walk */
-			if (next > bound || *partial > bound || run->prev != prev ||
-			    run->list != list + 1)
-				return broken + 1;
-			(*partial)++;
-			prev = next;
-		}
-	}
-	return broken;
-}
-
-size_t hk_slab_check(struct hk_slabs *slabs)
-{
-	size_t runs[HK_CLASSES] = { 0 }, partial[HK_CLASSES] = { 0 }, free[HK_CLASSES] = { 0 };
-	uint32_t number, bound = hk_space_slabs(slabs->space);
-	unsigned size_class;
-	size_t broken = 0;
-
-	for (number = 0; number < bound; number++) {
-		size_class = *hk_class_byte(slabs->space, number);
-		if (!is_block_class(size_class))
-			continue;
-		broken += check_run(slabs, size_class, number);
-		partial[size_class] += hk_slab(slabs->space, number)->list != 0;
-		free[size_class] += hk_slab(slabs->space, number)->free;
-		runs[size_class]++;
-		number += hk_class_infos[size_class].slabs - 1u;
-	}
-	for (size_class = 1; size_class < HK_CLASSES; size_class++) {
-		const struct hk_class_info *info = &hk_class_infos[size_class];
-		const struct hk_slab_class *class = &slabs->classes[size_class];
-		size_t listed = 0;
-
-		broken += check_lists(slabs, size_class, &listed);
-		broken += listed != partial[size_class] || free[size_class] != class->blocks_free;
-		broken += runs[size_class] * info->slabs != class->slabs;
-		broken += runs[size_class] * info->blocks != class->blocks_out + class->blocks_free;
-	}
-	return broken + hk_large_check(slabs->large);
 }

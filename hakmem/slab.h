@@ -12,6 +12,9 @@
  *	full		no block free, in no list
  *	(empty)		all blocks free: given back to the superslabs at once
  *
+ * Blocks are those in slabs that are backed. A run that is backed in part is in the list of
+ * growing runs besides; who has taken it out of there backs more of it, with no lock held.
+ *
  * Batches are taken from the fullest partial runs, so that the emptiest can empty.
  */
 #ifndef HK_SLAB_H
@@ -26,6 +29,7 @@
 struct hk_slab_class {
 	struct hk_lock lock;
 	uint32_t list[HK_SLAB_LISTS]; /* slab number plus one */
+	uint32_t growing;	      /* " */
 	size_t blocks_out;	      /* not in slabs */
 	size_t blocks_free;	      /* in slabs */
 	size_t slabs;
@@ -73,5 +77,51 @@ void hk_slab_walk(struct hk_slabs *slabs,
 
 /* Number of broken invariants; nothing else runs. */
 size_t hk_slab_check(struct hk_slabs *slabs);
+
+/* What slab.c and slab_check.c share. */
+
+static inline bool hk_is_block_class(unsigned byte)
+{
+	return byte && byte < HK_CLASSES;
+}
+
+/* The list for a run with @free of @blocks free: 1 holds the fullest; 0 is none. */
+static inline unsigned hk_slab_list(uint32_t free, uint32_t blocks)
+{
+	if (!free)
+		return 0;
+	return 1 + (free * HK_SLAB_LISTS - 1) / blocks;
+}
+
+/* The slabs of a run that hold its first @blocks blocks. */
+static inline uint32_t hk_run_slabs(const struct hk_class_info *info, uint32_t blocks)
+{
+	return (uint32_t)(((size_t)blocks * info->size + HK_SLAB_SIZE - 1) >> HK_SLAB_SHIFT);
+}
+
+/* The blocks that the first @backed slabs of a run hold. */
+static inline uint16_t hk_run_blocks(const struct hk_class_info *info, uint32_t backed)
+{
+	size_t blocks = ((size_t)backed << HK_SLAB_SHIFT) / info->size;
+
+	return blocks < info->blocks ? (uint16_t)blocks : info->blocks;
+}
+
+/*
+ * Up to 128 blocks a run's bitmap is its summary itself, in its header; smaller blocks have one
+ * out of line, and the summary says which of its words have a bit set.
+ */
+static inline bool hk_run_has_bitmap(const struct hk_class_info *info)
+{
+	return info->blocks > 128;
+}
+
+/* The word of a run's bitmap that has the bits of blocks 32 * @word and on. */
+static inline uint32_t *hk_run_word(const struct hk_slabs *slabs, uint32_t number,
+				    const struct hk_class_info *info, uint32_t word)
+{
+	return hk_run_has_bitmap(info) ? hk_bitmap_word(slabs->space, number, word)
+				       : &hk_slab(slabs->space, number)->summary[word];
+}
 
 #endif /* HK_SLAB_H */

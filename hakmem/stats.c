@@ -83,15 +83,16 @@ static void add_space(struct hk_arena *arena, struct hk_stats *stats)
 {
 	const struct hk_platform *platform = &arena->memory.platform;
 	struct hk_superslabs *space = &arena->space;
-	size_t committed;
+	size_t committed, backed;
 
 	hk_lock_acquire(&space->lock, platform);
 	committed = load(&space->committed);
+	backed = space->used - load(&space->unbacked);
 	stats->counters.new_superslab = space->new_superslabs;
 	stats->counters.superslab_emptied = space->superslabs_emptied;
 	/* a slab that is used and not yet committed is about to be */
-	if (committed > space->used)
-		stats->free_bytes += (committed - space->used) * HK_SLAB_SIZE;
+	if (committed > backed)
+		stats->free_bytes += (committed - backed) * HK_SLAB_SIZE;
 	add_lock(&stats->counters, &space->lock);
 	hk_lock_release(&space->lock, platform);
 

@@ -68,6 +68,21 @@ static void mark_free(struct hk_superslabs *space, uint32_t first, uint32_t coun
 	}
 }
 
+/* Slabs of a run that are not committed. */
+static uint32_t count_unbacked(const struct hk_superslabs *space, uint32_t first, uint32_t count)
+{
+	uint32_t unbacked = 0;
+
+	for (; count; first++, count--)
+		unbacked += !is_committed(space, first);
+	return unbacked;
+}
+
+bool hk_run_is_backed(const struct hk_superslabs *space, uint32_t first, uint32_t count)
+{
+	return !count_unbacked(space, first, count);
+}
+
 void hk_classes_set(struct hk_superslabs *space, uint32_t first, uint32_t count, unsigned value)
 {
 	for (; count; first++, count--)
@@ -180,6 +195,11 @@ static int publish_classes(struct hk_superslabs *space, uint32_t slabs)
 	return 0;
 }
 
+static bool is_charged(const struct hk_superslabs *space)
+{
+	return space->memory->platform.flags & HK_PLATFORM_CHARGED;
+}
+
 /* Slabs to commit beyond a run: more the larger the arena, none near the limit. */
 static uint32_t commit_ahead(const struct hk_superslabs *space, uint32_t end)
 {
@@ -193,7 +213,7 @@ static uint32_t commit_ahead(const struct hk_superslabs *space, uint32_t end)
 	while (step & (step - 1))
 		step &= step - 1;
 	/* not where another allocation might miss what is marked used for the time */
-	if (step < 2 || space->slabs_max - space->used < 8 * step)
+	if (is_charged(space) || step < 2 || space->slabs_max - space->used < 8 * step)
 		return 0;
 	/* up to the next multiple of the step, as far as it is free and not committed */
 	for (slab = end; slab % step; slab++)
@@ -288,22 +308,35 @@ static bool is_beyond_limit(const struct hk_superslabs *space, uint32_t count)
 	       count > (space->memory->limit - metadata) / HK_SLAB_SIZE;
 }
 
-static int take(struct hk_superslabs *space, uint32_t count, size_t align, uint32_t *first)
+/*
+ * A free run that needs no commit. Where commits are charged it is not looked for: the lowest
+ * free run is taken, whatever it needs, so that a reset arena does as one that is new.
+ */
+static uint32_t find_ready(const struct hk_superslabs *space, uint32_t count, size_t align)
+{
+	uint32_t found = HK_MAP_NONE;
+
+	if (is_charged(space))
+		return HK_MAP_NONE;
+	if (count <= SMALL_RUN && align == HK_SLAB_SIZE)
+		found = hk_map_find_broken(&space->ready, count);
+	return found != HK_MAP_NONE ? found : find(space, &space->ready, count, align);
+}
+
+/* Takes a run and commits the first @backed of its slabs. */
+static int take(struct hk_superslabs *space, uint32_t count, uint32_t backed, size_t align,
+		uint32_t *first)
 {
 	uint32_t found, ahead = 0;
 	int error = 0;
 
 	hk_space_lock(space);
-	found = HK_MAP_NONE;
-	if (count <= SMALL_RUN && align == HK_SLAB_SIZE)
-		found = hk_map_find_broken(&space->ready, count);
-	if (found == HK_MAP_NONE)
-		found = find(space, &space->ready, count, align);
+	found = find_ready(space, count, align);
 	if (found == HK_MAP_NONE) {
 		found = find(space, &space->free, count, align);
 		if (found == HK_MAP_NONE) {
 			error = HK_ERROR_LIMIT;
-			if (!is_beyond_limit(space, count))
+			if (!is_beyond_limit(space, backed))
 				error = make_room(space, count, align);
 			if (!error)
 				found = find(space, &space->free, count, align);
@@ -318,7 +351,8 @@ static int take(struct hk_superslabs *space, uint32_t count, size_t align, uint3
 	hk_space_mark_used(space, found, count + ahead);
 	hk_space_unlock(space);
 
-	error = commit_with_ahead(space, found, count, ahead);
+	/* there is nothing ahead where a run is backed in part: neither is where it is charged */
+	error = commit_with_ahead(space, found, backed, ahead);
 	if (error)
 		hk_space_unmark(space, found, count);
 	*first = found;
@@ -343,16 +377,25 @@ static bool wait_for_trim(struct hk_superslabs *space, size_t steps)
 	return true;
 }
 
-int hk_run_take(struct hk_superslabs *space, uint32_t count, size_t align, size_t zero_bytes,
-		uint32_t *first, bool *zeroed)
+/* The same, again while a trim hides what there is. */
+static int take_or_wait(struct hk_superslabs *space, uint32_t count, uint32_t backed, size_t align,
+			uint32_t *first)
 {
 	size_t steps;
 	int error;
 
 	do {
 		steps = atomic_load_explicit(&space->trim_steps, memory_order_acquire);
-		error = take(space, count, align, first);
+		error = take(space, count, backed, align, first);
 	} while (error && wait_for_trim(space, steps));
+	return error;
+}
+
+int hk_run_take(struct hk_superslabs *space, uint32_t count, size_t align, size_t zero_bytes,
+		uint32_t *first, bool *zeroed)
+{
+	int error = take_or_wait(space, count, count, align, first);
+
 	if (error)
 		return error;
 	if (zeroed)
@@ -362,10 +405,44 @@ int hk_run_take(struct hk_superslabs *space, uint32_t count, size_t align, size_
 	return 0;
 }
 
+int hk_run_take_backed(struct hk_superslabs *space, uint32_t count, uint32_t *backed,
+		       uint32_t *first, bool *zeroed)
+{
+	int error;
+
+	if (!is_charged(space))
+		*backed = count;
+	error = take_or_wait(space, count, *backed, HK_SLAB_SIZE, first);
+	if (error)
+		return error;
+	/* what follows may be committed from an earlier use */
+	while (*backed < count && is_committed(space, *first + *backed))
+		++*backed;
+	atomic_fetch_add_explicit(&space->unbacked, count_unbacked(space, *first, count),
+				  memory_order_relaxed);
+	*zeroed = is_zeroed(space, *first, *backed);
+	hk_space_clear_bits(space, *first, count, false);
+	return 0;
+}
+
+int hk_run_back(struct hk_superslabs *space, uint32_t first, uint32_t count, bool *zeroed)
+{
+	uint32_t missing = count_unbacked(space, first, count);
+	int error = commit_run(space, first, count);
+
+	*zeroed = is_zeroed(space, first, count);
+	missing -= count_unbacked(space, first, count);
+	atomic_fetch_sub_explicit(&space->unbacked, missing, memory_order_relaxed);
+	hk_space_clear_bits(space, first, count, false);
+	return error;
+}
+
 void hk_run_give(struct hk_superslabs *space, uint32_t first, uint32_t count)
 {
 	uint32_t index;
 
+	atomic_fetch_sub_explicit(&space->unbacked, count_unbacked(space, first, count),
+				  memory_order_relaxed);
 	hk_space_lock(space);
 	mark_free(space, first, count);
 	for (index = first / 32; index <= (first + count - 1) / 32; index++)
@@ -419,6 +496,7 @@ out_unlock:
 void hk_run_moved(struct hk_superslabs *space, uint32_t first, uint32_t count)
 {
 	hk_space_clear_bits(space, first, count, true);
+	atomic_fetch_add_explicit(&space->unbacked, count, memory_order_relaxed);
 	atomic_fetch_sub_explicit(&space->committed, count, memory_order_relaxed);
 	hk_memory_uncharge(space->memory, count * HK_SLAB_SIZE);
 }

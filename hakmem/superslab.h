@@ -12,7 +12,11 @@
  *
  *	free, not committed	space lock
  *	free, committed		space lock
- *	used			by its owner alone; committed once hk_run_take() returns
+ *	used, not committed	its owner; "unbacked"
+ *	used, committed		its owner
+ *
+ * A run is committed once hk_run_take() returns. Where the platform charges for what is committed,
+ * a class's run, carved from its start, is backed slab by slab as it is used.
  *
  * Slabs are committed and decommitted with no lock of allocations held: those concerned are marked
  * used for the time, and an allocation that finds nothing while a trim is at work waits for its
@@ -38,10 +42,13 @@
  * @next: in its class's list; slab number plus one, 0: none.
  * @prev: "
  * @length: slabs in the run, where a large block begins; also of a class's run.
+ * @grow: in the list of its class's runs that are not wholly backed; slab number plus one, 0: none.
+ * @usable: blocks that lie in slabs which are backed.
  * @free: blocks free, with those never handed out.
  * @fresh: blocks from this index on were never handed out; their bits are undefined.
  * @head: slabs from the run's first slab to this one.
  * @list: the list that the run is in, counted from 1; 0: full, in none.
+ * @pinned: a thread is backing more of the run: it is not given back, though all blocks be free.
  * @zeroed: blocks known to be zero, never handed out; for classes of at most 8 blocks a run.
  * @was: the class byte of the last run that began here, to tell a double free.
  * @summary: the bitmap of up to 128 blocks; else which words of the bitmap have a bit set.
@@ -52,16 +59,19 @@ struct hk_slab {
 	uint32_t next;
 	uint32_t prev;
 	uint32_t length;
+	uint32_t grow;
+	uint16_t usable;
 	uint16_t free;
 	uint16_t fresh;
 	uint8_t head;
 	uint8_t list;
 	_Atomic uint8_t was;
 	uint8_t zeroed;
+	bool pinned;
 	uint32_t summary[4];
 };
 
-_Static_assert(sizeof(struct hk_slab) == 36, "32 of them to a superslab");
+_Static_assert(sizeof(struct hk_slab) == 44, "32 of them to a superslab");
 
 struct hk_superslab {
 	struct hk_map_leaf free;
@@ -86,6 +96,7 @@ struct hk_superslabs {
 	struct hk_section classes;
 	struct hk_section headers;
 	size_t used;		  /* slabs */
+	_Atomic size_t unbacked;  /* of these, not committed */
 	size_t bitmap_bytes;	  /* committed */
 	_Atomic size_t committed; /* slabs */
 	_Atomic size_t bound;	  /* slabs whose class byte may be read */
@@ -157,6 +168,22 @@ void hk_classes_set(struct hk_superslabs *space, uint32_t first, uint32_t count,
  */
 int hk_run_take(struct hk_superslabs *space, uint32_t count, size_t align, size_t zero_bytes,
 		uint32_t *first, bool *zeroed);
+
+/*
+ * The same for a class, whose run may be backed from its start as far as it is needed: at least
+ * @backed slabs, which then says how many are. Locks: space.
+ */
+int hk_run_take_backed(struct hk_superslabs *space, uint32_t count, uint32_t *backed,
+		       uint32_t *first, bool *zeroed);
+
+/*
+ * Commits @count slabs of a run that the caller owns: 0, or an error and some may be. @zeroed as
+ * above. Takes no lock.
+ */
+int hk_run_back(struct hk_superslabs *space, uint32_t first, uint32_t count, bool *zeroed);
+
+/* Whether slabs that the caller owns are committed. */
+bool hk_run_is_backed(const struct hk_superslabs *space, uint32_t first, uint32_t count);
 
 /* Whether the range, were it empty, had room for such a run. */
 bool hk_run_is_possible(const struct hk_superslabs *space, size_t count, size_t align);

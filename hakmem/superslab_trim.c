@@ -28,6 +28,7 @@ void hk_superslabs_reset(struct hk_superslabs *space)
 		hk_map_rebuild(&space->ready);
 	}
 	space->used = 0;
+	atomic_store_explicit(&space->unbacked, 0, memory_order_relaxed);
 	if (bound)
 		memset(space->classes.base, 0, bound);
 	/* grows again with the slabs used; till then hk_superslabs_trim() may take the table */
@@ -161,7 +162,8 @@ size_t hk_superslabs_metadata(const struct hk_superslabs *space)
 size_t hk_superslabs_check(struct hk_superslabs *space)
 {
 	size_t broken = hk_map_check(&space->free) + hk_map_check(&space->ready);
-	size_t used = 0, committed = 0, bitmap_bytes = 0, bound = hk_space_bound(space);
+	size_t used = 0, unbacked = 0, committed = 0, bitmap_bytes = 0;
+	size_t bound = hk_space_bound(space);
 	uint32_t index, bit;
 
 	for (index = 0; index < space->free.leaves; index++) {
@@ -172,7 +174,7 @@ size_t hk_superslabs_check(struct hk_superslabs *space)
 
 		broken += (free & ~mask) != 0;
 		broken += superslab->ready.bits != (free & have);
-		broken += (~free & mask & ~have) != 0; /* used, but not committed */
+		unbacked += (size_t)__builtin_popcount(~free & mask & ~have);
 		broken += (zero & ~(free & have)) != 0;
 		used += (size_t)__builtin_popcount(~free & mask);
 		committed += (size_t)__builtin_popcount(have);
@@ -184,6 +186,7 @@ size_t hk_superslabs_check(struct hk_superslabs *space)
 			broken += (free >> bit & 1) != (byte == 0) && (mask >> bit & 1);
 		}
 	}
+	broken += unbacked != atomic_load_explicit(&space->unbacked, memory_order_relaxed);
 	broken += used != space->used || bitmap_bytes != space->bitmap_bytes;
 	broken += committed != atomic_load_explicit(&space->committed, memory_order_relaxed);
 	return broken;

@@ -46,10 +46,14 @@ extern "C" {
  *	follows a decommit. Without it the arena clears what it needs cleared.
  * @HK_PLATFORM_OPEN: memory can be accessed whether committed or not, and commit neither
  *	fails nor costs anything (a fixed region). The arena then leaves no inaccessible gaps.
+ * @HK_PLATFORM_CHARGED: what is committed counts against what the system has, touched or not
+ *	(Windows; Linux under overcommit mode 2). The arena then commits no more than it needs,
+ *	in smaller steps and more calls.
  */
 enum hk_platform_flag {
 	HK_PLATFORM_ZEROED = 1,
 	HK_PLATFORM_OPEN = 2,
+	HK_PLATFORM_CHARGED = 4,
 };
 
 /**

@@ -243,6 +243,8 @@ static void add_optional(struct hk_platform *platform)
 	platform->large_pages = posix_large_pages;
 	if (platform->context == CONTEXT_ADVISE)
 		platform->move = posix_move;
+	else
+		platform->flags |= HK_PLATFORM_CHARGED;
 }
 
 #else

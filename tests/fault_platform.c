@@ -455,7 +455,7 @@ int fault_platform_init(struct fault_platform *fault, const struct fault_options
 		.page_size = page_size,
 		.granularity =
 			fault->inner.granularity > page_size ? fault->inner.granularity : page_size,
-		.flags = fault->inner.flags,
+		.flags = fault->inner.flags | fault->options.flags,
 		.reserve = fault_reserve,
 		.commit = fault_commit,
 		.decommit = fault_decommit,

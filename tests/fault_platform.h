@@ -55,6 +55,7 @@ enum fault_function {
  * struct fault_options - what the platform pretends; all zero is plain passing through
  * @inner: the platform behind; copied. NULL: the system's.
  * @page_size: bytes, a power of two, at least that of @inner; 0: that of @inner.
+ * @flags: enum hk_platform_flag to set besides those of @inner.
  * @hide: mask of optional functions to leave NULL (FAULT_NOW, FAULT_POPULATE, FAULT_MOVE,
  *	FAULT_LARGE_PAGES; FAULT_PARK hides both park and wake).
  * @fake_clock: now_ns returns fault_platform.now, which then grows by .tick.
@@ -66,6 +67,7 @@ enum fault_function {
 struct fault_options {
 	const struct hk_platform *inner;
 	size_t page_size;
+	unsigned flags;
 	unsigned hide;
 	bool fake_clock;
 	bool garbage;

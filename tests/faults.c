@@ -439,6 +439,14 @@ Test(faults, sweep_garbage, .timeout = 120)
 	      4 * MIB);
 }
 
+Test(faults, sweep_charged, .timeout = 120)
+{
+	sweep((struct fault_options){ .flags = HK_PLATFORM_CHARGED,
+				      .forbid = true,
+				      .fake_clock = true },
+	      64 * MIB);
+}
+
 Test(faults, all_fails_from_some_call_on_4k_pages, .timeout = 120)
 {
 	sweep_lasting((struct fault_options){ .page_size = 4096,

@@ -153,6 +153,19 @@ Test(slab, every_class_agrees_with_a_plain_model, .timeout = 120)
 	close_slabs();
 }
 
+Test(slab, every_class_agrees_where_commits_are_charged, .timeout = 120)
+{
+	unsigned i;
+
+	open_slabs(&(struct fault_options){ .flags = HK_PLATFORM_CHARGED, .forbid = true });
+	seed = 2;
+	for (i = 1; i < HK_CLASSES; i++) {
+		model_of_class(i);
+		hk_superslabs_trim(space, 0, (struct hk_deadline){ 0 });
+	}
+	close_slabs();
+}
+
 /* Classes of all kinds and large blocks, returned in batches of whatever is at hand. */
 Test(slab, batches_may_mix_classes_and_large_blocks, .timeout = 60)
 {

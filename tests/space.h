@@ -17,17 +17,23 @@ static struct fault_platform fault;
 static struct hk_arena *arena; /* only for its layout: no call of it is made */
 static struct hk_superslabs *space;
 
-TEST_HELPER void open_space(const struct fault_options *options, uint32_t slabs_max)
+/* An arena over @platform, which stands in front of the one that keeps books, or is it. */
+TEST_HELPER void open_space_over(const struct hk_platform *platform, uint32_t slabs_max)
 {
-	struct hk_arena_config config = { .platform = &fault.platform,
+	struct hk_arena_config config = { .platform = platform,
 					  .address_space = (size_t)128 << 20 };
 
-	cr_assert_eq(fault_platform_init(&fault, options), 0);
 	cr_assert_eq(hk_arena_create(&arena, &config), 0);
 	space = &arena->space;
 	cr_assert_geq(space->slabs_max, slabs_max);
 	space->slabs_max = slabs_max;
 	fault_platform_rewind(&fault);
+}
+
+TEST_HELPER void open_space(const struct fault_options *options, uint32_t slabs_max)
+{
+	cr_assert_eq(fault_platform_init(&fault, options), 0);
+	open_space_over(&fault.platform, slabs_max);
 }
 
 TEST_HELPER void verify(void)

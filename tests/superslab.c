@@ -111,6 +111,8 @@ static void take_random(unsigned index)
 		test_random(&seed) % 3 ? 0 : (size_t)test_random(&seed) % (count * SLAB);
 	uint32_t broken, ready, free, first = 0, slab, want;
 	bool zeroed = false, expected = fault.platform.flags & HK_PLATFORM_ZEROED;
+	bool charged = fault.platform.flags & HK_PLATFORM_CHARGED;
+	size_t had = space->committed;
 	int error;
 
 	look();
@@ -126,14 +128,19 @@ static void take_random(unsigned index)
 	hk_classes_set(space, first, count, 1);
 	verify();
 	want = broken != HK_MAP_NONE ? broken : ready != HK_MAP_NONE ? ready : free;
+	if (charged)
+		want = free;
 	must(align != SLAB || first == want, "%u slabs from %u, not %u", count, first, want);
 	must(!((uintptr_t)hk_slab_address(space, first) & (align - 1)), "slab %u", first);
 	for (slab = first; slab < first + count; slab++) {
 		must(slab < space->slabs_max && !plain.used[slab], "slab %u is used", slab);
-		must(plain.had[slab] || ready == HK_MAP_NONE, "slab %u was not ready", slab);
+		must(charged || plain.had[slab] || ready == HK_MAP_NONE, "slab %u was not ready",
+		     slab);
+		had += !plain.had[slab];
 		must(is_committed(slab), "slab %u", slab);
 		expected &= !plain.dirty[slab];
 	}
+	must(!charged || space->committed == had, "slabs were committed that are not needed");
 	must(zeroed == expected, "%u slabs from %u", count, first);
 	must(is_zero(hk_slab_address(space, first), zeroed ? count * SLAB : zero_bytes),
 	     "%u slabs from %u, the first %zu bytes", count, first, zero_bytes);
@@ -208,6 +215,9 @@ Test(superslab, random_runs_agree_with_a_plain_model, .timeout = 60)
 	random_runs(&(struct fault_options){ .forbid = true }, 333, 1000);
 	random_runs(&(struct fault_options){ .garbage = true }, 333, 500);
 	random_runs(&(struct fault_options){ .page_size = 64 * KIB }, 70, 1000);
+	random_runs(&(struct fault_options){ .flags = HK_PLATFORM_CHARGED, .forbid = true }, 1400,
+		    500);
+	random_runs(&(struct fault_options){ .flags = HK_PLATFORM_CHARGED }, 333, 1000);
 }
 
 Test(superslab, ready_runs_come_before_lower_ones_that_are_not)
