@@ -103,6 +103,7 @@ TESTS = [
     "tests/fault_platform.c",
     "tests/contract.c",
     "tests/platforms.c",
+    "tests/large_pages.c",
     "tests/arena.c",
     "tests/cache.c",
     "tests/alloc.c",

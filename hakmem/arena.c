@@ -85,20 +85,55 @@ static int check_platform(const struct hk_platform *platform)
 	return 0;
 }
 
+static size_t base_align(const struct hk_platform *platform)
+{
+	return platform->granularity > HK_SUPERSLAB_SIZE ? platform->granularity
+							 : HK_SUPERSLAB_SIZE;
+}
+
 static void *reserve(struct hk_memory *memory)
 {
 	const struct hk_platform *platform = &memory->platform;
-	size_t align = HK_SUPERSLAB_SIZE;
 	void *base;
 
-	if (align < platform->granularity)
-		align = platform->granularity;
 	hk_memory_count_call(memory);
-	base = platform->reserve(platform->context, memory->size, align);
+	base = platform->reserve(platform->context, memory->size, base_align(platform));
 	if (base || platform->granularity > HK_SLAB_SIZE)
 		return base;
 	hk_memory_count_call(memory);
 	return platform->reserve(platform->context, memory->size, HK_SLAB_SIZE);
+}
+
+static int do_nothing(void *context, void *ptr, size_t size)
+{
+	(void)context;
+	(void)ptr;
+	(void)size;
+	return 0;
+}
+
+/*
+ * All of the range is taken, so the host must have named its size and allowed that much. What
+ * is committed and given back of it from now on is so in the arena's books only, as in a fixed
+ * region.
+ */
+static void *reserve_large(struct hk_memory *memory)
+{
+	struct hk_platform *platform = &memory->platform;
+	void *base;
+
+	if (!platform->reserve_large || memory->size > memory->limit)
+		return NULL;
+	hk_memory_count_call(memory);
+	base = platform->reserve_large(platform->context, memory->size, base_align(platform));
+	if (!base)
+		return NULL;
+	platform->flags = HK_PLATFORM_OPEN;
+	platform->commit = do_nothing;
+	platform->decommit = do_nothing;
+	platform->move = NULL;
+	platform->large_pages = NULL;
+	return base;
 }
 
 static void release(struct hk_memory *memory)
@@ -108,7 +143,7 @@ static void release(struct hk_memory *memory)
 }
 
 /* Reserves the address range, by halves where the default is refused. */
-static int reserve_range(struct hk_memory *memory, size_t named)
+static int reserve_range(struct hk_memory *memory, size_t named, bool large)
 {
 	const struct hk_platform *platform = &memory->platform;
 	size_t unit = platform->granularity, size = named;
@@ -123,7 +158,9 @@ static int reserve_range(struct hk_memory *memory, size_t named)
 			size = platform->address_space & ~(unit - 1);
 	}
 	memory->size = hk_round_up(size, unit);
-	memory->base = reserve(memory);
+	memory->base = named && large ? reserve_large(memory) : NULL;
+	if (!memory->base)
+		memory->base = reserve(memory);
 	if (memory->base)
 		return 0;
 	while (!named && !memory->base && memory->size / 2 >= ADDRESS_SPACE_HALVED_MIN &&
@@ -196,7 +233,7 @@ int hk_arena_create(struct hk_arena **result, const struct hk_arena_config *conf
 	if (error)
 		return error;
 	memory.limit = config->limit ? config->limit : SIZE_MAX;
-	error = reserve_range(&memory, config->address_space);
+	error = reserve_range(&memory, config->address_space, config->large_pages);
 	if (error)
 		return error;
 	error = HK_ERROR_ADDRESS_SPACE;

@@ -116,7 +116,12 @@ struct hk_report {
  * @on_report: Told whatever goes wrong, after all locks are released; it may call
  *	hk_arena_stats() and hk_arena_used(), nothing else. NULL: see enum hk_fault.
  * @large_pages: ask the platform for large pages in the arena's range. They save TLB misses
- *	and can stall for milliseconds when the system must compact memory for them.
+ *	and can stall for milliseconds when the system must compact memory for them. Windows
+ *	gives them for a whole range at once only, and to hosts that hold and have enabled the
+ *	privilege SeLockMemoryPrivilege: there @address_space must be named, a multiple of the
+ *	large page (2 MiB), and be no more than @limit, since all of it is taken when the arena is
+ *	made, beside what the arena counts as committed, and given back when it is destroyed.
+ *	Where any of that fails pages stay as they are.
  * @max_caches: most caches alive at once; 0: 1024, or fewer where the range is small.
  *
  * New fields are added at the end; zero means default.

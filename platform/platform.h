@@ -89,6 +89,11 @@ enum hk_platform_flag {
  * @wake: Wakes one thread that parks on @word.
  * @address_space: Optional; bytes: the most that reserve can ever grant. An arena whose config
  *	names no size takes this much where it is less than the default.
+ * @reserve_large: Optional: as @reserve, but all of the range is made of large pages and
+ *	committed for as long as it is reserved. For systems that cannot do with large pages what
+ *	@large_pages asks for. Its content is undefined. Of the functions above, only @release is
+ *	called for the range and @populate for parts of it. Returns NULL where the system has none
+ *	or the host may not have them: the arena then calls @reserve.
  *
  * Fields are added at the end; zero means absent.
  */
@@ -108,6 +113,7 @@ struct hk_platform {
 	void (*park)(void *context, uint32_t *word, uint32_t value);
 	void (*wake)(void *context, uint32_t *word);
 	size_t address_space;
+	void *(*reserve_large)(void *context, size_t size, size_t align);
 };
 
 /**
