@@ -81,7 +81,6 @@ extern "C" {
 #define HK_LIKELY(x) (x)
 #define HK_UNLIKELY(x) (x)
 #define HK_CONSTANT(x) 0
-#define HK_INLINE static __inline
 #define HK_MALLOC
 #define HK_MUST_USE
 #define HK_ALLOC_ALIGN(n)
@@ -89,6 +88,12 @@ extern "C" {
 #define HK_LOAD_TOP(slot) (*(void **volatile *)(slot))
 #define HK_STORE_TOP(slot, top) (*(void **volatile *)(slot) = (top))
 #define HK_LOG2(x) hk_log2(x)
+#endif
+
+#if !defined(HK_INLINE) && defined(_MSC_VER) && !defined(__clang__)
+#define HK_INLINE static __forceinline
+#elif !defined(HK_INLINE)
+#define HK_INLINE static inline
 #endif
 
 /* Set to 1 by a debug build of the host: hk_free_sized() then always checks the size. */
