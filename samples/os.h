@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the samples need of the operating system. os_posix.c is the one for POSIX systems; what
- * a system cannot measure it says so, and the programs then print null.
+ * What the samples need of the operating system. os_posix.c is the one for POSIX systems,
+ * os_windows.c that for Windows; what a system cannot measure it says so, and the programs then
+ * print null.
  */
 #ifndef SAMPLES_OS_H
 #define SAMPLES_OS_H
@@ -17,8 +18,12 @@
 void *os_map(size_t size);
 void os_unmap(void *memory, size_t size);
 
-/* Aligned memory of malloc's, for free(). @align: a power of two, a pointer's size or more. */
+/*
+ * Aligned memory of malloc's, for free(). @align: a power of two, a pointer's size or more, and
+ * no more than os_malloc_align_max() says; else NULL.
+ */
 void *os_malloc_aligned(size_t align, size_t size);
+size_t os_malloc_align_max(void);
 
 /* A monotonic clock. */
 uint64_t os_now_ns(void);
@@ -32,13 +37,19 @@ bool os_reset_peak(void);
 /* Resident memory of this process in bytes, now and at its peak. False: this system cannot. */
 bool os_resident(uint64_t *now, uint64_t *peak);
 
+/*
+ * Bytes that this process has committed: what counts against what the system has, touched or
+ * not. False: this system does not count so.
+ */
+bool os_committed(uint64_t *now);
+
 /* Whether a person watches stderr. */
 bool os_stderr_is_terminal(void);
 
 /*
  * For loops that wait for another thread: called with 0, 1, 2 ... it first spins, then yields,
- * then sleeps for some ten microseconds, so that waiting threads do not keep the one they wait
- * for from a processor.
+ * then sleeps for as short a time as the system knows, so that waiting threads do not keep the
+ * one they wait for from a processor.
  */
 void os_wait(unsigned round);
 

@@ -41,6 +41,11 @@ void *os_malloc_aligned(size_t align, size_t size)
 	return posix_memalign(&memory, align, size) ? NULL : memory;
 }
 
+size_t os_malloc_align_max(void)
+{
+	return SIZE_MAX / 2 + 1;
+}
+
 uint64_t os_now_ns(void)
 {
 	struct timespec now;
@@ -98,6 +103,13 @@ bool os_resident(uint64_t *now, uint64_t *peak)
 		return false;
 	status[got] = '\0';
 	return status_bytes(status, "\nVmRSS:", now) && status_bytes(status, "\nVmHWM:", peak);
+}
+
+/* Linux can count so for all processes together only. */
+bool os_committed(uint64_t *now)
+{
+	(void)now;
+	return false;
 }
 
 bool os_stderr_is_terminal(void)

@@ -140,6 +140,7 @@ struct replay_mapping {
  * @slot_count: slots in use.
  * @thread_count: of the trace.
  * @peak_bytes: the most bytes requested and live at once.
+ * @peak_block_bytes: the same, each request counted as the block that hakmem has for it.
  * @largest: size of the largest block.
  * @largest_log2: of the strictest alignment.
  * @fronts: per thread of the trace, what the heap keeps for it: a cache, say.
@@ -172,6 +173,7 @@ struct replay {
 	uint64_t slot_count;
 	unsigned thread_count;
 	uint64_t peak_bytes;
+	uint64_t peak_block_bytes;
 	uint64_t largest;
 	unsigned largest_log2;
 	void **fronts;
@@ -195,6 +197,8 @@ struct replay {
  * @pass_start_ns: when the last pass began.
  * @peak_bytes: resident memory at its peak, less that before the first pass.
  * @page_faults: of the first pass.
+ * @process_committed_bytes: what the process has committed after the first pass, less what it
+ *	had before the heap was opened.
  * @has_arena: the fields that follow are known.
  * @committed_bytes: after the last pass, before what was live then is freed.
  * @peak_committed_bytes: the most that was.
@@ -212,6 +216,7 @@ struct replay_result {
 	uint64_t pass_start_ns;
 	int64_t peak_bytes;
 	int64_t page_faults;
+	int64_t process_committed_bytes;
 	bool has_arena;
 	uint64_t committed_bytes;
 	uint64_t peak_committed_bytes;
@@ -276,6 +281,7 @@ void heap_hakmem_measure(struct replay *replay, struct replay_result *result, bo
 void heap_hakmem_check(struct replay *replay, struct replay_result *result, uint64_t live);
 void heap_hakmem_close(struct replay *replay);
 
+int heap_libc_open(struct replay *replay, const char **why);
 void heap_libc_run(struct replay_worker *worker, const struct replay_event *event,
 		   const struct replay_event *end);
 

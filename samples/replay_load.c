@@ -12,10 +12,11 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* Who had a slot last; @position is 0 where nobody had it. */
+/* Who had a slot last, @position is 0 where nobody had it; and how large a block is in it. */
 struct last_use {
 	uint32_t thread;
 	uint32_t position;
+	uint64_t block_bytes;
 };
 
 /* What the first reading counts, and the second needs while it fills. */
@@ -31,6 +32,7 @@ struct load {
 	size_t counts_mapped;
 	uint64_t wide;
 	uint64_t handovers;
+	uint64_t live_block_bytes;
 };
 
 void *replay_map(struct replay *replay, uint64_t count, size_t each)
@@ -78,6 +80,19 @@ static bool take_slot(struct load *load, const struct trace_event *event, uint32
 	return before->position && before->thread != event->thread;
 }
 
+/* What is live, as blocks: for a size that this machine cannot have it need not be right. */
+static void count_block(struct load *load, const struct trace_event *event)
+{
+	struct last_use *last = &load->last[event->slot];
+	struct replay *replay = load->replay;
+
+	load->live_block_bytes -= last->block_bytes;
+	last->block_bytes = event->op == TRACE_FREE ? 0 : hk_good_size((size_t)event->size);
+	load->live_block_bytes += last->block_bytes;
+	if (load->live_block_bytes > replay->peak_block_bytes)
+		replay->peak_block_bytes = load->live_block_bytes;
+}
+
 static int count_events(struct load *load)
 {
 	struct replay *replay = load->replay;
@@ -95,6 +110,7 @@ static int count_events(struct load *load)
 		if (event.op == TRACE_MARK)
 			continue;
 		load->handovers += take_slot(load, &event, position, &before);
+		count_block(load, &event);
 		if (event.size > replay->largest)
 			replay->largest = event.size;
 		if (event.log2 > replay->largest_log2)

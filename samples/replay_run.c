@@ -75,7 +75,7 @@ static int open_heap(struct replay *replay, const char **why)
 	case REPLAY_HAKMEM:
 		return heap_hakmem_open(replay, why);
 	case REPLAY_LIBC:
-		return 0;
+		return heap_libc_open(replay, why);
 	case REPLAY_NULL:
 		return heap_null_open(replay, why);
 	}
@@ -227,18 +227,38 @@ static void check_heap(struct replay *replay, struct replay_result *result, uint
 		heap_hakmem_check(replay, result, live);
 }
 
-static void run_passes(struct replay *replay, struct replay_result *result, double *seconds)
+/* Bytes that the process has committed, -1 where the system does not count them. */
+static int64_t committed(void)
+{
+	uint64_t now;
+
+	return os_committed(&now) ? (int64_t)now : -1;
+}
+
+static int64_t committed_since(int64_t before)
+{
+	int64_t now = committed();
+
+	return now > before ? now - before : 0;
+}
+
+/* @committed_before: what the process had committed before the heap was opened. */
+static void run_passes(struct replay *replay, struct replay_result *result, double *seconds,
+		       int64_t committed_before)
 {
 	bool is_hakmem = replay->options.heap == REPLAY_HAKMEM;
 	int64_t faults = os_page_faults();
 	uint64_t pass;
 
 	result->page_faults = -1;
+	result->process_committed_bytes = -1;
 	for (pass = 0; pass < replay->options.repeat; pass++) {
 		seconds[pass] = run_pass(replay, &result->pass_start_ns);
 		result->total_seconds += seconds[pass];
 		if (pass == 0 && faults >= 0)
 			result->page_faults = os_page_faults() - faults;
+		if (pass == 0 && committed_before >= 0)
+			result->process_committed_bytes = committed_since(committed_before);
 		if (is_hakmem && (pass == 0 || pass == replay->options.repeat - 1))
 			heap_hakmem_measure(replay, result, pass == 0);
 		check_heap(replay, result, replay->leftover_count);
@@ -276,6 +296,7 @@ int replay_run(struct replay *replay, struct replay_result *result)
 	uint64_t before = 0;
 	uint64_t peak = 0;
 	uint64_t now = 0;
+	int64_t committed_before;
 	double *seconds;
 	bool measured;
 	bool reset;
@@ -293,11 +314,12 @@ int replay_run(struct replay *replay, struct replay_result *result)
 		goto out_failed;
 	reset = os_reset_peak();
 	measured = os_resident(&before, &loading);
+	committed_before = committed();
 	if (open_heap(replay, &why)) {
 		stop_threads(replay);
 		goto out_failed;
 	}
-	run_passes(replay, result, seconds);
+	run_passes(replay, result, seconds, committed_before);
 	/* Without a reset the peak may be that of loading, unless it has risen since. */
 	measured = measured && os_resident(&now, &peak) && (reset || peak > loading);
 	if (measured)

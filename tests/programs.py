@@ -29,6 +29,8 @@ PROGRAMS = {
             "first_pass_events_per_second",
             "peak_bytes",
             "live_bytes",
+            "live_block_bytes",
+            "process_committed_bytes",
             "committed_bytes",
             "page_faults",
             "platform_calls",
@@ -222,7 +224,7 @@ def check_one_replay(checks, value, told):
     checks.check(value.get("threads") == threads, f"{told}: threads")
     for key in ("events_per_second", "first_pass_events_per_second", "seconds"):
         checks.check(value.get(key) is not None and value[key] > 0, f"{told}: {key}")
-    for key in ("peak_bytes", "page_faults"):
+    for key in ("peak_bytes", "page_faults", "process_committed_bytes"):
         checks.check(value.get(key) is None or is_count(value[key]), f"{told}: {key}")
     if value.get("peak_bytes") is not None and value.get("allocator") != "null":
         checks.check(value["peak_bytes"] > value["live_bytes"] / 2, f"{told}: peak, live bytes")
@@ -256,6 +258,8 @@ def check_replay_odds(checks):
     marks = [(m["number"], m["events"], m["live_bytes"]) for m in value.get("marks", [])]
     checks.check(marks == [(40, 2, 5100), (41, 3, 200077)], f"marks: {marks}")
     checks.check(value.get("live_bytes") == 200077, "live_bytes is the trace's peak")
+    # 200000 and 77 bytes live in blocks of 224 KiB and of 80 bytes
+    checks.check(value.get("live_block_bytes") == 229456, "live_block_bytes counts blocks")
 
     out, _ = checks.run("replay", [path, "--marks"], 0)
     checks.check("200077" in out, "marks in text")
