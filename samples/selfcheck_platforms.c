@@ -6,7 +6,88 @@
 
 #include <platform/platform.h>
 
+#include "os.h"
 #include "selfcheck.h"
+
+/* All of a range goes and comes back, from one end to the other. */
+static void check_whole(const struct hk_platform *platform, unsigned char *range, size_t size)
+{
+	void *context = platform->context;
+
+	self_fill(range, size / 2, 3);
+	/* One half is committed already and keeps its content. */
+	CHECK(platform->commit(context, range, size) == 0);
+	CHECK(self_holds(range, size / 2, 3));
+	if (platform->flags & HK_PLATFORM_ZEROED)
+		CHECK(self_is_zero(range + size / 2, size / 2));
+	self_fill(range, size, 4);
+	CHECK(platform->decommit(context, range, size) == 0);
+	CHECK(platform->commit(context, range, size) == 0);
+	if (platform->flags & HK_PLATFORM_ZEROED)
+		CHECK(self_is_zero(range, size));
+	self_fill(range, size, 5);
+	CHECK(self_holds(range, size, 5));
+}
+
+/* Several at once, so that not one lies well by chance. */
+static void check_alignment(const struct hk_platform *platform)
+{
+	size_t align, size = platform->granularity;
+	unsigned char *ranges[4];
+	unsigned i;
+
+	for (align = size; align <= 64 * SELF_MIB; align *= 8) {
+		for (i = 0; i < 4; i++) {
+			ranges[i] = platform->reserve(platform->context, size, align);
+			CHECK(ranges[i] && self_aligned(ranges[i], align));
+		}
+		for (i = 0; i < 4; i++)
+			if (ranges[i])
+				platform->release(platform->context, ranges[i], size);
+	}
+}
+
+/* Large pages are for those who may have them; who gets them gets memory. */
+static void check_reserve_large(const struct hk_platform *platform)
+{
+	size_t size = 4 * SELF_MIB;
+	unsigned char *range;
+
+	if (!platform->reserve_large)
+		return;
+	range = platform->reserve_large(platform->context, size, platform->granularity);
+	if (!range)
+		return;
+	CHECK(self_aligned(range, platform->granularity));
+	self_fill(range, size, 6);
+	CHECK(self_holds(range, size, 6));
+	platform->release(platform->context, range, size);
+}
+
+/*
+ * Where the system charges what is committed, and tells: the charge comes with commit and goes
+ * with decommit. The pages are written meanwhile, since some systems tell only of those.
+ */
+static void check_charge(const struct hk_platform *platform)
+{
+	size_t size = 32 * SELF_MIB, slack = 4 * SELF_MIB;
+	uint64_t start, reserved, committed, decommitted;
+	void *context = platform->context;
+	unsigned char *range;
+
+	if (!(platform->flags & HK_PLATFORM_CHARGED) || !os_committed(&start))
+		return;
+	range = platform->reserve(context, size, platform->granularity);
+	if (!CHECK(range))
+		return;
+	CHECK(os_committed(&reserved) && reserved < start + slack);
+	CHECK(platform->commit(context, range, size) == 0);
+	self_fill(range, size, 7);
+	CHECK(os_committed(&committed) && committed + slack > reserved + size);
+	CHECK(platform->decommit(context, range, size) == 0);
+	CHECK(os_committed(&decommitted) && decommitted < reserved + slack);
+	platform->release(context, range, size);
+}
 
 /* The functions of a platform, on one reservation. */
 static void check_functions(const struct hk_platform *platform)
@@ -39,6 +120,7 @@ static void check_functions(const struct hk_platform *platform)
 	}
 	if (platform->move && platform->move(context, range, range + half, half) == 0) {
 		CHECK(self_holds(range + half, half, 1));
+		CHECK(platform->decommit(context, range + half, half) == 0);
 		CHECK(platform->commit(context, range, half) == 0);
 		self_fill(range, half, 1);
 	}
@@ -50,6 +132,7 @@ static void check_functions(const struct hk_platform *platform)
 	self_fill(range + page, page, 2);
 	CHECK(self_holds(range, page, 1));
 	CHECK(self_holds(range + page, page, 2));
+	check_whole(platform, range, 2 * half);
 	if (platform->now_ns) {
 		now = platform->now_ns(context);
 		CHECK(platform->now_ns(context) >= now);
@@ -63,11 +146,14 @@ static void check_functions(const struct hk_platform *platform)
 	}
 	platform->release(context, range, 2 * half);
 
+	/* A region that is given is no larger than it is. */
 	range = platform->reserve(context, 2 * half, 16 * half);
 	if (range) {
 		CHECK(self_aligned(range, 16 * half));
 		platform->release(context, range, 2 * half);
 	}
+	check_reserve_large(platform);
+	check_charge(platform);
 }
 
 static bool is_power_of_two(size_t value)
@@ -232,6 +318,7 @@ static void run_system(const struct self_options *options)
 	CHECK(platform.reserve && platform.commit && platform.decommit && platform.release);
 	CHECK(!(platform.flags & HK_PLATFORM_OPEN));
 	check_functions(&platform);
+	check_alignment(&platform);
 	check_watched(options);
 }
 
