@@ -40,11 +40,37 @@ LIBRARY = [
     "hakmem/check.c",
 ]
 
-# --platform: what reaches the system, in the library and in the samples.
+# --platform: what reaches the system, in the library and in the samples, and how things are made
+# for it. A shared library comes with what programs link, a symbolic link or an import library.
+# "tested": it has Criterion and what else the tests need.
 PLATFORMS = {
     "posix": {
         "library": ["platform/posix.c", "platform/fixed.c"],
         "samples": ["samples/cli.c", "samples/os_posix.c"],
+        "profiles": ["release", "debug", "asan", "tsan"],
+        "cflags": "-fPIC -fvisibility=hidden",
+        "ldflags": "-pthread",
+        "program": "{}",
+        "shared": "libhakmem.so.{version}",
+        "shared_link": "libhakmem.so",
+        "shared_cflags": "",
+        "shared_command": "$cc -shared -Wl,-soname,$name -Wl,-z,defs -Wl,-z,relro -Wl,-z,now"
+        " -Wl,--as-needed $ldflags $in -o $shared && ln -sf $name $link",
+        "tested": True,
+    },
+    "windows": {
+        "library": ["platform/windows.c", "platform/fixed.c"],
+        "samples": ["samples/cli.c", "samples/os_windows.c"],
+        "profiles": ["release", "debug"],
+        "cflags": "",
+        "ldflags": "-static",
+        "program": "{}.exe",
+        "shared": "hakmem-{version}.dll",
+        "shared_link": "libhakmem.dll.a",
+        "shared_cflags": "-DHK_SHARED -DHK_BUILDING",
+        "shared_command": "$cc -shared -static-libgcc -Wl,--out-implib,$link $ldflags $in"
+        " -o $shared",
+        "tested": False,
     },
 }
 
@@ -128,7 +154,7 @@ TESTS = [
 TESTED_SAMPLES = [source for source in SAMPLES["replay"] if source != "samples/replay.c"]
 
 # What is common to all compilations, and what each profile adds.
-CFLAGS = "-std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -I. -fPIC -fvisibility=hidden"
+CFLAGS = "-std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -I."
 
 PROFILES = {
     "release": {
@@ -151,6 +177,7 @@ PROFILES = {
     },
 }
 
+# A line about a target that the platform does not have is left out.
 HELP = [
     ("ninja", "the libraries and samples, into {build}/release"),
     ("ninja demo", "an engine's frames, then recorded programs on hakmem and on libc"),
@@ -159,7 +186,7 @@ HELP = [
     ("ninja mutants", "one-line bugs put into the library: each must fail a test"),
     ("ninja install", "libraries, headers, hakmem.pc; takes PREFIX (/usr/local) and DESTDIR"),
     ("ninja debug", "the libraries and samples of a profile, into {build}/debug;"),
-    ("", "also release, locked (no 64-bit exchange), asan, tsan"),
+    ("", "the profiles are {profiles}"),
     ("ninja all", "everything that can be built; runs nothing"),
     ("ninja help", "this list"),
     ("", ""),
@@ -179,6 +206,7 @@ class Ninja:
         self.builddir = builddir
         self.version = version
         self.objects = set()
+        self.targets = set()
         self.lines = []
 
     def comment(self, text):
@@ -202,6 +230,7 @@ class Ninja:
             words += ["|", *implicit]
         if order:
             words += ["||", *order]
+        self.targets.update(outputs)
         self.lines.append(self.wrap(words))
         self.lines += [f"  {key} = {value}" for key, value in variables.items() if value]
         return list(outputs)
@@ -232,7 +261,7 @@ def escape(text):
     return text.replace("$", "$$")
 
 
-def write_rules(n, options, path):
+def write_rules(n, options, path, platform):
     python = "python3" if path == "build.ninja" else shlex.quote(sys.executable)
     again = " ".join(["configure.py"] + [shlex.quote(arg) for arg in options.arguments])
     n.comment("How this file is made. A machine without Python takes it as it is.")
@@ -246,25 +275,26 @@ def write_rules(n, options, path):
     n.build([path], "configure", implicit=["configure.py", "hakmem/hakmem.h"])
 
     n.comment("Rules. Each profile has a compiling one of its own, for the compilation database.")
-    for profile in PROFILES:
+    for profile in platform["profiles"]:
         n.variable(f"{profile}_cflags", PROFILES[profile]["cflags"])
         n.rule(
             f"{profile}_cc",
-            f"$cc -MMD -MF $out.d $common ${profile}_cflags $cflags -c $in -o $out",
+            f"$cc -MMD -MF $out.d $common ${profile}_cflags $part_cflags $cflags -c $in -o $out",
             "cc $out",
             deps="gcc",
             depfile="$out.d",
         )
     n.rule("ar", "rm -f $out && $ar crs $out $in", "ar $out")
-    n.rule("link", "$cc $profile_ldflags $ldflags -pthread $in $libs -o $out", "link $out")
     n.rule(
-        "shared",
-        "$cc -shared -Wl,-soname,$soname -Wl,-z,defs -Wl,-z,relro -Wl,-z,now -Wl,--as-needed"
-        " $ldflags $in -o $out",
+        "link",
+        f"$cc $profile_ldflags $ldflags {platform['ldflags']} $in $libs -o $out",
         "link $out",
     )
-    n.rule("symlink", "ln -sf $target $out", "link $out")
+    n.rule("shared", platform["shared_command"], "link $shared")
     n.rule("compdb", f"ninja -f {path} -t compdb debug_cc > $out", "compdb $out")
+    n.rule("run", "$command", "$out", pool="console")
+    if not platform["tested"]:
+        return
     n.rule(
         "criterion",
         "printf '%s\\n' '#include <criterion/criterion.h>' | $cc $cflags -x c -E - >/dev/null 2>&1"
@@ -272,56 +302,63 @@ def write_rules(n, options, path):
         "look for Criterion",
     )
     n.build(["$builddir/criterion.found"], "criterion")
-    n.rule("run", "$command", "$out", pool="console")
     n.rule("check", "$command", "$out")
 
 
-def objects(n, profile, sources, order=()):
-    """Compiles sources for a profile; returns the objects."""
+def objects(n, profile, sources, order=(), part="", cflags=""):
+    """Compiles sources for a profile; returns the objects. Those of a part have their own flags."""
     made = []
     for source in sources:
-        obj = f"$builddir/{profile}/{source[:-2]}.o"
+        obj = f"$builddir/{profile}/{part}{source[:-2]}.o"
         if obj not in n.objects:
-            n.build([obj], f"{profile}_cc", [source], order=order)
+            n.build([obj], f"{profile}_cc", [source], order=order, part_cflags=cflags)
             n.objects.add(obj)
         made.append(obj)
     return made
 
 
-def write_profile(n, profile, platform, soname):
-    """The libraries, samples and tests of one profile; returns what `ninja PROFILE` makes."""
+def write_shared(n, profile, platform):
+    """The shared library of one profile; returns it and what programs link."""
+    cflags = platform["shared_cflags"]
+    part = "shared/" if cflags else ""
+    name = platform["shared"].format(version=n.version)
+    shared = f"$builddir/{profile}/{name}"
+    link = f"$builddir/{profile}/{platform['shared_link']}"
+    library_objects = objects(n, profile, LIBRARY + platform["library"], part=part, cflags=cflags)
+    return n.build([shared, link], "shared", library_objects, shared=shared, name=name, link=link)
+
+
+def write_profile(n, profile, platform):
+    """The libraries, samples and tests of one profile; returns what `ninja all` makes of it."""
     ldflags = PROFILES[profile].get("ldflags", "")
-    library_objects = objects(n, profile, LIBRARY + PLATFORMS[platform]["library"])
+    library_objects = objects(n, profile, LIBRARY + platform["library"])
     library = n.build([f"$builddir/{profile}/libhakmem.a"], "ar", library_objects)
     made = list(library)
 
     # Sanitizers leave symbols open that only an executable has: no shared library with them.
     if not ldflags:
-        shared = f"$builddir/{profile}/{soname}"
-        made += n.build([shared], "shared", library_objects, soname=soname)
-        link = f"$builddir/{profile}/libhakmem.so"
-        made += n.build([link], "symlink", [shared], target=soname)
+        made += write_shared(n, profile, platform)
 
     for name, sources in SAMPLES.items():
         made += n.build(
-            [f"$builddir/{profile}/samples/{name}"],
+            [f"$builddir/{profile}/samples/{platform['program'].format(name)}"],
             "link",
-            objects(n, profile, sources + PLATFORMS[platform]["samples"]) + library,
+            objects(n, profile, sources + platform["samples"]) + library,
             profile_ldflags=ldflags,
         )
+    everything = n.build([profile], "phony", made)
 
     # Criterion does not start under ThreadSanitizer.
-    if profile != "tsan":
-        tested = objects(n, profile, TESTED_SAMPLES + PLATFORMS[platform]["samples"])
-        n.build(
+    if platform["tested"] and profile != "tsan":
+        tested = objects(n, profile, TESTED_SAMPLES + platform["samples"])
+        everything += n.build(
             [f"$builddir/{profile}/tests/criterion"],
             "link",
             objects(n, profile, TESTS, order=["$builddir/criterion.found"]) + tested + library,
             profile_ldflags=ldflags,
             libs="-lcriterion",
         )
-    n.build([profile], "phony", made)
-    return made
+    return everything
 
 
 def write_tests(n):
@@ -398,9 +435,17 @@ def write_tests(n):
         [samples("release", "engine"), samples("release", "replay"), *TRACES],
     )
     run("install", f"python3 platform/install.py {release} {n.version}", library)
-    lines = [f"{left:30}{right}".rstrip() for left, right in HELP]
-    text = " ".join(shlex.quote(line.format(build=n.builddir)) for line in lines)
-    run("help", f"printf '%s\\n' {text}", [])
+    return [rounds]
+
+
+def write_help(n, platform):
+    lines = [
+        f"{left:30}{right}".format(build=n.builddir, profiles=", ".join(platform["profiles"]))
+        for left, right in HELP
+        if not left.startswith("ninja ") or left[len("ninja ") :] in n.targets | {"help"}
+    ]
+    text = " ".join(shlex.quote(line.rstrip()) for line in lines)
+    n.build(["help"], "run", command=f"printf '%s\\n' {text}")
 
 
 def parse(arguments):
@@ -431,6 +476,7 @@ def main(arguments):
     build = f"build/{options.name}" if options.name else "build"
     path = f"{build}/build.ninja" if options.name else "build.ninja"
     werror = " -Werror" if options.werror else ""
+    platform = PLATFORMS[options.platform]
 
     n = Ninja(build, read_version())
     n.lines.append("# Written by configure.py; edit that, not this. Targets: ninja help")
@@ -439,21 +485,20 @@ def main(arguments):
     n.variable("cc", escape(options.cc))
     n.variable("shell_cc", escape(shlex.quote(options.cc)))
     n.variable("ar", escape(options.ar))
-    n.variable("common", CFLAGS + werror)
+    n.variable("common", f"{CFLAGS} {platform['cflags']}".rstrip() + werror)
     n.variable("cflags", escape(options.cflags))
     n.variable("ldflags", escape(options.ldflags))
-    write_rules(n, options, path)
+    write_rules(n, options, path, platform)
 
     everything = []
-    for profile in PROFILES:
+    for profile in platform["profiles"]:
         n.comment(f"Profile {profile}.")
-        made = write_profile(n, profile, options.platform, f"libhakmem.so.{n.version}")
-        everything += [profile]
-        if profile != "tsan":
-            everything += [f"$builddir/{profile}/tests/criterion"]
-    write_tests(n)
+        everything += write_profile(n, profile, platform)
+    if platform["tested"]:
+        everything += write_tests(n)
     n.build(["$builddir/compile_commands.json"], "compdb", [path])
-    n.build(["all"], "phony", everything + ["$builddir/release/tests/dlopen_rounds"])
+    n.build(["all"], "phony", everything)
+    write_help(n, platform)
     n.lines.append("default release $builddir/compile_commands.json")
 
     if options.name:
