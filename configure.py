@@ -47,7 +47,7 @@ PLATFORMS = {
     "posix": {
         "library": ["platform/posix.c", "platform/fixed.c"],
         "samples": ["samples/cli.c", "samples/os_posix.c"],
-        "profiles": ["release", "debug", "asan", "tsan"],
+        "profiles": ["release", "debug", "locked", "asan", "tsan"],
         "cflags": "-fPIC -fvisibility=hidden",
         "ldflags": "-pthread",
         "program": "{}",

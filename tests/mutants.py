@@ -113,10 +113,12 @@ class Sources:
     def __init__(self, folder, cc):
         self.folder = folder
         self.cc = shlex.split(cc)
-        flags = configure.CFLAGS + " " + configure.PROFILES["debug"]["cflags"]
+        platform = configure.PLATFORMS["posix"]
+        flags = " ".join(
+            [configure.CFLAGS, platform["cflags"], configure.PROFILES["debug"]["cflags"]]
+        )
         # A mutant may well leave something unused: no warnings.
         self.flags = [flag for flag in flags.split() if not flag.startswith(("-W", "-I"))] + ["-w"]
-        platform = configure.PLATFORMS["posix"]
         self.sources = (
             configure.LIBRARY + platform["library"] + platform["samples"]
             + configure.TESTED_SAMPLES + tests()
