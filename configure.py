@@ -183,6 +183,8 @@ HELP = [
     ("ninja demo", "an engine's frames, then recorded programs on hakmem and on libc"),
     ("ninja test", "all tests (needs Criterion: libcriterion-dev on Debian and Ubuntu)"),
     ("ninja check", "tests in debug, release, locked and asan; samples and traces under tsan"),
+    ("ninja check-cross", "for arm64, arm, s390x and i686: built, and run (qemu-user)"),
+    ("ninja check-windows", "for Windows: built, and run (wine)"),
     ("ninja mutants", "one-line bugs put into the library: each must fail a test"),
     ("ninja install", "libraries, headers, hakmem.pc; takes PREFIX (/usr/local) and DESTDIR"),
     ("ninja debug", "the libraries and samples of a profile, into {build}/debug;"),
@@ -407,6 +409,7 @@ def write_tests(n):
         f"python3 tests/check_readme.py --cc $shell_cc README.md {release}/libhakmem.a",
         library,
     )
+    checks += check("test-targets", "python3 tests/check_targets.py", [])
     n.build(["test"], "phony", checks + criterion("test-criterion", "debug", checks))
 
     samples = "$builddir/{}/samples/{}".format
@@ -426,6 +429,8 @@ def write_tests(n):
             [replay, trace],
         )
     n.build(["check"], "phony", done)
+    run("check-cross", "python3 tests/targets.py arm64 arm s390x i686", [])
+    run("check-windows", "python3 tests/targets.py windows", [])
 
     n.comment("Everything else.")
     run("mutants", "python3 tests/mutants.py --cc $shell_cc", ["$builddir/criterion.found"])
