@@ -285,7 +285,8 @@ static void *posix_reserve(void *context, size_t size, size_t align)
 		return ptr;
 	munmap(ptr, size);
 
-	if (size > SIZE_MAX - align)
+	/* beyond that, differences of pointers into one mapping would overflow */
+	if (align > PTRDIFF_MAX || size > PTRDIFF_MAX - align)
 		return NULL;
 	ptr = map_inaccessible(NULL, size + align, 0);
 	if (!ptr)
