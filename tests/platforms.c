@@ -2,8 +2,9 @@
 /*
  * What the platforms that come with the library promise beyond the contract: how the POSIX one
  * treats the system, on kernels of today and of yesterday, and what the fixed one takes of its
- * region. Linux only, as it looks at /proc and makes system calls fail by seccomp. At the end
- * the platform that the tests use to inject faults is tested itself.
+ * region (tests/regions.c has arenas in it). Linux only, as it looks at /proc and makes system
+ * calls fail by seccomp. At the end the platform that the tests use to inject faults is tested
+ * itself.
  */
 #if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE
@@ -21,7 +22,6 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -419,50 +419,6 @@ Test(posix, park_and_wake_leave_errno_alone)
 }
 
 static unsigned char region_memory[4 << 20];
-
-/* Every way that an arena has to reach its platform. */
-static int use_arena_strictly(struct hk_platform *platform)
-{
-	struct hk_arena_config config = { .platform = platform };
-	struct hk_arena *arena;
-	struct hk_cache *cache;
-	void *blocks[100];
-	size_t i;
-
-	if (hk_arena_create(&arena, &config) || hk_cache_create(arena, &cache))
-		return 4;
-	for (i = 0; i < 100; i++)
-		blocks[i] = hk_alloc(cache, 1 + i * i);
-	for (i = 0; i < 100; i++)
-		hk_free(cache, blocks[i]);
-	if (!hk_realloc(cache, hk_alloc(cache, MIB), 2 * MIB) || hk_alloc(cache, 64 * MIB))
-		return 5;
-	hk_arena_reset(arena);
-	hk_arena_trim(arena, 0, 1000);
-	hk_arena_destroy(arena);
-	return 0;
-}
-
-/* In strict mode the kernel kills whoever makes a system call but read, write and exit. */
-Test(fixed, an_arena_makes_no_system_call)
-{
-	struct hk_fixed_region region = { region_memory, sizeof(region_memory), 0 };
-	struct hk_platform platform;
-	int status = 0;
-	pid_t child;
-
-	cr_assert_eq(hk_platform_fixed(&platform, &region), 0);
-	child = fork();
-	cr_assert_geq(child, 0);
-	if (!child) {
-		if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT))
-			syscall(SYS_exit, 2);
-		syscall(SYS_exit, use_arena_strictly(&platform));
-	}
-	cr_assert_eq(waitpid(child, &status, 0), child);
-	cr_assert(WIFEXITED(status), "killed: a system call");
-	cr_assert_eq(WEXITSTATUS(status), 0);
-}
 
 Test(fixed, serves_one_reservation_at_a_time)
 {
