@@ -187,6 +187,8 @@ HELP = [
     ("ninja check", "tests in debug, release, locked and asan; samples and traces under tsan"),
     ("ninja check-cross", "for arm64, arm, s390x and i686: built, and run (qemu-user)"),
     ("ninja check-windows", "for Windows: built, and run (wine)"),
+    ("ninja check-hostile", "the samples where memory is short; part of check (HK_SET_SYSTEM=1:"),
+    ("", "as root, with settings of the machine changed and restored)"),
     ("ninja mutants", "one-line bugs put into the library: each must fail a test"),
     ("ninja install", "libraries, headers, hakmem.pc; takes PREFIX (/usr/local) and DESTDIR"),
     ("ninja debug", "the libraries and samples of a profile, into {build}/debug;"),
@@ -430,6 +432,13 @@ def write_tests(n):
             f"{no_aslr} {replay} --threads --verify {trace}",
             [replay, trace],
         )
+    criterion_debug = "$builddir/debug/tests/criterion"
+    done += run(
+        "check-hostile",
+        f"python3 tests/hostile.py {release} --criterion {criterion_debug}",
+        [samples("release", name) for name in ("selfcheck", "engine", "replay")]
+        + [criterion_debug, *TRACES],
+    )
     n.build(["check"], "phony", done)
     run("check-cross", "python3 tests/targets.py arm64 arm s390x i686", [])
     run("check-windows", "python3 tests/targets.py windows", [])

@@ -19,6 +19,7 @@
 #define LEVEL_FRAMES 500 /* from the loading of a level to its unloading */
 #define LEVEL_ASSETS 96	 /* loaded at its start; one is streamed in every other frame */
 #define STOP UINT64_MAX	 /* the frame in which everything ends */
+#define TOLD 20		 /* reports that are printed; the others are counted */
 
 enum {
 	RENDER,
@@ -58,7 +59,8 @@ struct engine {
 /* Whatever goes wrong in an arena arrives here, on the thread where it went wrong. */
 static void on_report(void *context, const struct hk_report *report)
 {
-	((struct engine *)context)->faults++;
+	if (((struct engine *)context)->faults++ >= TOLD)
+		return;
 	fprintf(stderr, "%s: %s: %s (%p, %zu bytes)\n", report->arena_name,
 		hk_fault_name(report->fault), report->what, report->address, report->size);
 }
@@ -285,9 +287,12 @@ int main(int argc, char **argv)
 	for (worker = engine.workers; started < engine.options.workers; started++, worker++)
 		if (os_thread_start(&worker->thread, work, worker))
 			break;
-	engine.faults = started < engine.options.workers;
-	if (!engine.faults)
+	if (started == engine.options.workers)
 		play(&engine);
+	else
+		engine.faults =
+			(uint64_t)fprintf(stderr, "engine: worker %u cannot be started: %s\n",
+					  started, "no memory for its stack, or too many threads");
 	engine.frame = STOP;
 	while (started)
 		os_thread_join(&engine.workers[--started].thread);

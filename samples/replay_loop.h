@@ -68,10 +68,12 @@ static void replay_events(struct replay_worker *worker, const struct replay_even
 				replay_note_failed(worker, event, size);
 				goto out_publish;
 			}
-			if (HK_UNLIKELY(verify))
-				replay_verify_resized(worker, event, block, size, align);
-			else
+			if (HK_LIKELY(!verify))
 				replay_touch(block, size);
+			else if (*slot)
+				replay_verify_resized(worker, event, block, size, align);
+			else /* its allocation failed, and this one did not */
+				replay_verify_new(worker, event, block, size, align, false);
 			*slot = block;
 			goto out_publish;
 		case TRACE_ZALLOC:

@@ -291,7 +291,7 @@ static void sum_up(struct replay *replay, struct replay_result *result, double *
 
 int replay_run(struct replay *replay, struct replay_result *result)
 {
-	const char *why = "the threads cannot be started";
+	const char *why = "the threads cannot be started: no memory for a stack, or too many";
 	uint64_t loading = 0;
 	uint64_t before = 0;
 	uint64_t peak = 0;
