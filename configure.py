@@ -130,6 +130,8 @@ TESTS = [
     "tests/contract.c",
     "tests/platforms.c",
     "tests/large_pages.c",
+    "tests/host_platform.c",
+    "tests/host.c",
     "tests/regions.c",
     "tests/regions_threads.c",
     "tests/arena.c",

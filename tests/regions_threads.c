@@ -3,8 +3,6 @@
  * A whole life of an arena in a fixed region, by one thread and then by four that use it up
  * together, where the kernel kills the process for any system call but the exit. Linux only,
  * for seccomp.
- *
- * A block tells its own size and seed, so that whoever finds it on the shelf can check it.
  */
 #if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE
@@ -16,7 +14,6 @@
 #include <signal.h>
 #include <stddef.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -24,16 +21,12 @@
 #include <unistd.h>
 
 #include "regions.h"
+#include "signed_block.h"
 
 #define THREADS 4
 #define OWN 1200
 #define SHELF 32
 #define STEPS 6000
-
-struct header {
-	size_t size;
-	uint64_t seed;
-};
 
 struct team {
 	struct region_place place;
@@ -53,35 +46,22 @@ struct team {
 
 static struct team team;
 
-static void write_block(unsigned char *block, size_t size, uint64_t seed)
+/* Whether a block lies in the region and has its content, of which @most bytes are left. */
+static bool is_intact(const struct region_place *place, const unsigned char *block, size_t most)
 {
-	struct header header = { size, seed };
+	size_t usable = hk_usable_size(place->arena, block);
 
-	memcpy(block, &header, sizeof(header));
-	model_stamp(block + sizeof(header), size - sizeof(header), seed);
-}
-
-/* Whether a block holds what was written to it, of which @kept bytes are left. */
-static bool is_intact(const struct region_place *place, const unsigned char *block, size_t kept)
-{
-	struct header header;
-
-	memcpy(&header, block, sizeof(header));
-	if (header.size < sizeof(header) || !region_has(place, block, kept))
-		return false;
-	if (kept > header.size)
-		kept = header.size;
-	return model_holds(block + sizeof(header), header.size - sizeof(header),
-			   kept - sizeof(header), header.seed);
+	return usable >= sizeof(struct signature) && region_has(place, block, usable) &&
+	       block_holds(block, usable < most ? usable : most);
 }
 
 static size_t random_size(uint64_t *seed)
 {
 	uint64_t kind = test_random(seed) % 100;
 
-	return sizeof(struct header) + (size_t)(test_random(seed) % (kind < 80	 ? 600
-								     : kind < 97 ? 20000
-										 : 300000));
+	return sizeof(struct signature) + (size_t)(test_random(seed) % (kind < 80   ? 600
+									: kind < 97 ? 20000
+										    : 300000));
 }
 
 static const char *resize(struct worker *worker, unsigned char **slot)
@@ -94,11 +74,11 @@ static const char *resize(struct worker *worker, unsigned char **slot)
 		return NULL;
 	moved = hk_realloc(worker->cache, *slot, size);
 	worker->team->refused += !moved;
-	expect(is_intact(place, moved ? moved : *slot, moved ? size : sizeof(struct header)));
+	expect(is_intact(place, moved ? moved : *slot, moved ? size : SIZE_MAX));
 	if (!moved)
 		return NULL;
 	*slot = moved;
-	write_block(moved, size, test_random(&worker->seed));
+	block_sign(moved, size, test_random(&worker->seed));
 	return NULL;
 }
 
@@ -108,8 +88,7 @@ static const char *replace(struct worker *worker, unsigned char **slot, uint64_t
 	size_t size = random_size(&worker->seed);
 
 	if (*slot)
-		expect(is_intact(place, *slot, sizeof(struct header)) &&
-		       is_intact(place, *slot, hk_usable_size(place->arena, *slot)));
+		expect(is_intact(place, *slot, SIZE_MAX));
 	if (how % 4)
 		hk_free(worker->cache, *slot);
 	else
@@ -120,7 +99,7 @@ static const char *replace(struct worker *worker, unsigned char **slot, uint64_t
 			     : hk_alloc(worker->cache, size);
 	worker->team->refused += !*slot;
 	if (*slot)
-		write_block(*slot, size, test_random(&worker->seed));
+		block_sign(*slot, size, test_random(&worker->seed));
 	return NULL;
 }
 
