@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Hundreds of thousands of random calls on three arenas at once, held against the model: one
- * arena with room, one at its limit, one whose platform fails. A failure tells seed and step.
+ * arena with room, one at its limit, one whose platform fails; on every platform of model.h. A
+ * failure tells seed and step.
  */
 #define _POSIX_C_SOURCE 200809L
 #undef HK_DEBUG
@@ -320,49 +321,35 @@ static void run(const struct model_options options[ARENAS], uint64_t first_seed,
 	}
 }
 
-static void run_on_pages(size_t page_size, uint64_t seed, size_t steps)
+/* With room, at a limit, and on a platform that fails. */
+static void run_on(struct model_platform platform, uint64_t seed, size_t steps)
 {
 	struct model_options options[ARENAS] = {
-		{ .fault = { .page_size = page_size, .forbid = true } },
-		{ .fault = { .page_size = page_size, .copy_move = true }, .limit = 6 * MIB },
-		{ .fault = { .page_size = page_size, .garbage = true, .fake_clock = true },
+		{ .fault = { .forbid = true }, .region = 4 * MIB + 12345 },
+		{ .fault = { .copy_move = true }, .region = 32 * MIB, .limit = 6 * MIB },
+		{ .fault = { .garbage = true, .fake_clock = true },
+		  .region = 16 * MIB,
 		  .failures = true },
 	};
+	size_t i;
 
+	for (i = 0; i < ARENAS; i++)
+		options[i].platform = platform;
 	run(options, seed, steps);
 }
 
-Test(model, pages_of_4_kib, .timeout = 300)
-{
-	run_on_pages(4 * KIB, 1, 120000);
-}
+#define RUN(name, ...)                                                                             \
+	Test(model, name, .timeout = 300)                                                          \
+	{                                                                                          \
+		run_on((struct model_platform){ __VA_ARGS__ }, sizeof(#name), 60000);              \
+	}
 
-Test(model, pages_of_4_kib_other_seeds, .timeout = 300)
+MODEL_PLATFORMS(RUN)
+
+Test(model, other_seeds, .timeout = 300)
 {
 	uint64_t seed;
 
 	for (seed = 100; seed < 110; seed++)
-		run_on_pages(4 * KIB, seed, 6000);
-}
-
-Test(model, pages_of_16_kib, .timeout = 300)
-{
-	run_on_pages(16 * KIB, 2, 80000);
-}
-
-Test(model, pages_of_64_kib, .timeout = 300)
-{
-	run_on_pages(64 * KIB, 3, 80000);
-}
-
-/* Memory that is the host's own, a range that ends soon, and limits of all kinds on it. */
-Test(model, fixed_regions, .timeout = 300)
-{
-	struct model_options options[ARENAS] = {
-		{ .region = 4 * MIB + 12345 },
-		{ .region = 32 * MIB, .limit = 3 * MIB },
-		{ .region = 16 * MIB, .failures = true },
-	};
-
-	run(options, 4, 80000);
+		run_on((struct model_platform){ .page_size = 4 * KIB }, seed, 6000);
 }

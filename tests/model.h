@@ -32,13 +32,47 @@ struct model_block {
 };
 
 /**
+ * struct model_platform - what a platform is like
+ * @page_size: bytes.
+ * @granularity: bytes, at least @page_size; 0: as little as can be.
+ * @open: memory of the test's own, hk_platform_fixed(); else the system's.
+ * @garbage: memory just committed is full of garbage, and HK_PLATFORM_ZEROED is not set.
+ * @flags: enum hk_platform_flag, beyond those that it has anyway.
+ */
+struct model_platform {
+	size_t page_size;
+	size_t granularity;
+	bool open;
+	bool garbage;
+	unsigned flags;
+};
+
+/* The platforms that the models run on, with and without threads: one line adds one. */
+#define MODEL_PLATFORMS(RUN)                                                                       \
+	RUN(pages_of_4_kib, .page_size = 4096)                                                     \
+	RUN(pages_of_8_kib, .page_size = 8192)                                                     \
+	RUN(pages_of_16_kib, .page_size = 16384)                                                   \
+	RUN(pages_of_32_kib, .page_size = 32768)                                                   \
+	RUN(pages_of_64_kib, .page_size = 65536)                                                   \
+	RUN(pages_of_4_kib_by_64_kib, .page_size = 4096, .granularity = 65536)                     \
+	RUN(pages_of_8_kib_by_1_mib, .page_size = 8192, .granularity = 1 << 20)                    \
+	RUN(pages_of_64_kib_by_4_mib, .page_size = 65536, .granularity = 4 << 20)                  \
+	RUN(garbage, .page_size = 4096, .garbage = true)                                           \
+	RUN(garbage_in_pages_of_32_kib, .page_size = 32768, .garbage = true)                       \
+	RUN(fixed_regions, .page_size = 4096, .open = true)                                        \
+	RUN(fixed_regions_of_pages_of_16_kib, .page_size = 16384, .open = true)                    \
+	RUN(fixed_regions_of_pages_of_64_kib, .page_size = 65536, .open = true)
+
+/**
  * struct model_options - what an arena is put on
- * @fault: the platform in front of it.
- * @region: bytes of a fixed region as the platform behind; 0: the system.
+ * @platform: the platform behind.
+ * @fault: the one in front of it.
+ * @region: bytes of memory, where @platform is open.
  * @limit: of the arena; 0: none.
  * @failures: platform calls are made to fail now and then.
  */
 struct model_options {
+	struct model_platform platform;
 	struct fault_options fault;
 	size_t region;
 	size_t limit;
@@ -91,6 +125,10 @@ void model_stamp(unsigned char *ptr, size_t size, uint64_t seed);
 
 /* Whether the first @kept bytes of a block that was stamped with @size have their content. */
 bool model_holds(const unsigned char *ptr, size_t size, size_t kept, uint64_t seed);
+
+/* A platform of the given kind; @region is used where it is open. */
+void model_platform_init(struct fault_platform *fault, const struct model_platform *platform,
+			 struct fault_options options, struct hk_fixed_region *region);
 
 /* An arena and its platform; model_close() frees all, and nothing may be left. */
 void model_open(struct model *model, const struct model_options *options);

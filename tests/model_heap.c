@@ -64,7 +64,7 @@ static void create(struct model *model)
 {
 	struct hk_arena_config config = {
 		.name = "model",
-		.address_space = model->options.region ? 0 : (size_t)256 << 20,
+		.address_space = model->options.platform.open ? 0 : (size_t)256 << 20,
 		.limit = model->options.limit,
 		.platform = &model->fault.platform,
 		.context = model,
@@ -82,28 +82,42 @@ static void create(struct model *model)
 			   "no cache");
 }
 
-void model_open(struct model *model, const struct model_options *options)
+void model_platform_init(struct fault_platform *fault, const struct model_platform *platform,
+			 struct fault_options options, struct hk_fixed_region *region)
 {
 	struct hk_platform inner;
+	int error = platform->open ? hk_platform_fixed(&inner, region) : hk_platform_system(&inner);
 
+	cr_assert_eq(error, 0);
+	if (inner.page_size > platform->page_size)
+		cr_skip_test("the system's pages are larger");
+	if (inner.granularity < platform->granularity)
+		inner.granularity = platform->granularity;
+	inner.flags |= platform->flags;
+	options.inner = &inner;
+	options.page_size = platform->page_size;
+	options.garbage |= platform->garbage;
+	cr_assert_eq(fault_platform_init(fault, &options), 0);
+}
+
+void model_open(struct model *model, const struct model_options *options)
+{
 	memset(model, 0, sizeof(*model));
 	model->options = *options;
-	if (options->region) {
+	if (options->platform.open) {
 		model->region_memory = malloc(options->region);
 		cr_assert_not_null(model->region_memory);
 		memset(model->region_memory, 0xcd, options->region);
 		model->region.memory = model->region_memory;
 		model->region.size = options->region;
-		cr_assert_eq(hk_platform_fixed(&inner, &model->region), 0);
-		model->options.fault.inner = &inner;
 	}
-	cr_assert_eq(fault_platform_init(&model->fault, &model->options.fault), 0);
+	model_platform_init(&model->fault, &options->platform, options->fault, &model->region);
 	create(model);
 }
 
 bool model_may_fail(const struct model *model)
 {
-	return model->options.limit || model->options.region || model->options.failures;
+	return model->options.limit || model->options.platform.open || model->options.failures;
 }
 
 /* Where a block belongs in the list. */

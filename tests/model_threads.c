@@ -20,8 +20,9 @@
 #define THREADS 4
 #define OWN 300
 #define SHELF 64
-#define ROUNDS 10
-#define STEPS 6000
+#define ROUNDS 8
+#define STEPS 3000
+#define REGION (96 * MIB)
 
 struct held {
 	unsigned char *ptr;
@@ -274,8 +275,10 @@ static void on_report(void *context, const struct hk_report *report)
 	pthread_mutex_unlock(&town.lock);
 }
 
-static void run(uint64_t seed, const struct fault_options *options, size_t limit)
+static void run(uint64_t seed, struct model_platform platform, struct fault_options options,
+		size_t limit)
 {
+	struct hk_fixed_region regions[ARENAS] = { 0 };
 	unsigned i;
 	unsigned j;
 	int round;
@@ -285,7 +288,7 @@ static void run(uint64_t seed, const struct fault_options *options, size_t limit
 	pthread_mutex_init(&town.lock, NULL);
 	for (i = 0; i < ARENAS; i++) {
 		struct hk_arena_config config = {
-			.address_space = 512 * MIB,
+			.address_space = platform.open ? 0 : 512 * MIB,
 			.limit = i ? limit : 0,
 			.platform = &town.faults[i].platform,
 			.context = &town.reports[i],
@@ -293,7 +296,12 @@ static void run(uint64_t seed, const struct fault_options *options, size_t limit
 		};
 
 		town.limited[i] = config.limit != 0;
-		cr_assert_eq(fault_platform_init(&town.faults[i], options), 0);
+		if (platform.open) {
+			regions[i].size = REGION;
+			regions[i].memory = malloc(REGION);
+			cr_assert_not_null(regions[i].memory);
+		}
+		model_platform_init(&town.faults[i], &platform, options, &regions[i]);
 		cr_assert_eq(hk_arena_create(&town.arenas[i], &config), 0);
 		for (j = 0; j < THREADS; j++)
 			cr_assert_eq(hk_cache_create(town.arenas[i], &town.caches[i][j]), 0);
@@ -325,20 +333,21 @@ static void run(uint64_t seed, const struct fault_options *options, size_t limit
 		cr_assert_eq(town.reports[i].by_fault[HK_FAULT_LEAK], 0);
 		cr_assert_eq(fault_platform_end(&town.faults[i]), 0, "%s",
 			     town.faults[i].violation);
+		free(regions[i].memory);
 	}
 }
 
-Test(model_threads, with_room_and_with_a_limit, .timeout = 300)
-{
-	run(1, &(struct fault_options){ .forbid = true }, 12 * MIB);
-}
+#define RUN(name, ...)                                                                             \
+	Test(model_threads, name, .timeout = 300)                                                  \
+	{                                                                                          \
+		run(sizeof(#name), (struct model_platform){ __VA_ARGS__ },                         \
+		    (struct fault_options){ .forbid = true }, 12 * MIB);                           \
+	}
+
+MODEL_PLATFORMS(RUN)
 
 Test(model_threads, without_parking, .timeout = 300)
 {
-	run(1000, &(struct fault_options){ .hide = FAULT_BIT(FAULT_PARK) }, 0);
-}
-
-Test(model_threads, large_pages_and_garbage, .timeout = 300)
-{
-	run(2000, &(struct fault_options){ .page_size = 65536, .garbage = true }, 20 * MIB);
+	run(1000, (struct model_platform){ .page_size = 4096 },
+	    (struct fault_options){ .hide = FAULT_BIT(FAULT_PARK) }, 0);
 }
