@@ -9,7 +9,8 @@ Limits are set for the child only. Two parts change settings of the whole machin
 seconds, and are done only with --set-system (or HK_SET_SYSTEM=1 in the environment), by root:
 vm.overcommit_memory=2, and transparent large pages for all. A guard process restores them when
 this script ends, however it ends. Without that, mode 2 is simulated by those Criterion tests
-whose platform refuses to commit, and large pages are skipped, loudly. Linux only.
+whose platform refuses to commit, and large pages are skipped, loudly. With HK_REQUIRE_TOOLS=1
+in the environment, a missing Criterion program is a failure. Linux only.
 
 Exit code: 0: well, 1: a check failed, 2: usage.
 """
@@ -220,7 +221,9 @@ def check_overcommit(checks):
 
 def simulate_overcommit(checks, criterion):
     if not criterion or not os.path.exists(criterion):
-        print("SKIPPED overcommit mode 2: --set-system is not given, and no --criterion PROGRAM")
+        print("SKIPPED overcommit mode 2: neither set (--set-system, as root) nor simulated"
+              " (--criterion PROGRAM; apt package libcriterion-dev)")
+        checks.failed += os.environ.get("HK_REQUIRE_TOOLS") == "1"
         return
     done = subprocess.run(
         [criterion, "--filter", SIMULATION], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
