@@ -167,7 +167,7 @@ static int add_superslabs(struct hk_superslabs *space, size_t slabs)
 }
 
 /* Adds superslabs so that a run is found at the end of those there are. */
-static int make_room(struct hk_superslabs *space, uint32_t count, size_t align)
+static int add_room(struct hk_superslabs *space, uint32_t count, size_t align)
 {
 	size_t slab = (size_t)space->free.leaves * 32 - hk_map_end(&space->free);
 
@@ -337,7 +337,7 @@ static int take(struct hk_superslabs *space, uint32_t count, uint32_t backed, si
 		if (found == HK_MAP_NONE) {
 			error = HK_ERROR_LIMIT;
 			if (!is_beyond_limit(space, backed))
-				error = make_room(space, count, align);
+				error = add_room(space, count, align);
 			if (!error)
 				found = find(space, &space->free, count, align);
 		}
