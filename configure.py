@@ -13,6 +13,7 @@ All paths are relative to the root. A new source file is added to its list below
 """
 
 import argparse
+import glob
 import os
 import re
 import shlex
@@ -186,11 +187,13 @@ HELP = [
     ("ninja", "the libraries and samples, into {build}/release"),
     ("ninja demo", "an engine's frames, then recorded programs on hakmem and on libc"),
     ("ninja test", "all tests (needs Criterion: libcriterion-dev on Debian and Ubuntu)"),
-    ("ninja check", "tests in debug, release, locked and asan; samples and traces under tsan"),
+    ("ninja check", "tests in debug, release, asan and other ways; the samples under tsan"),
     ("ninja check-cross", "for arm64, arm, s390x and i686: built, and run (qemu-user)"),
     ("ninja check-windows", "for Windows: built, and run (wine)"),
     ("ninja check-hostile", "the samples where memory is short; part of check (HK_SET_SYSTEM=1:"),
     ("", "as root, with settings of the machine changed and restored)"),
+    ("ninja amalgam", "the library as two files, {build}/amalgam/hakmem.h and hakmem.c"),
+    ("ninja check-amalgam", "all tests with that file for a library"),
     ("ninja mutants", "one-line bugs put into the library: each must fail a test"),
     ("ninja install", "libraries, headers, hakmem.pc; takes PREFIX (/usr/local) and DESTDIR"),
     ("ninja debug", "the libraries and samples of a profile, into {build}/debug;"),
@@ -369,6 +372,50 @@ def write_profile(n, profile, platform):
     return everything
 
 
+def write_amalgam(n, samples):
+    """The library as one header and one source, and what runs with them; returns what it makes.
+
+    @samples: the files of the samples that are the platform's.
+    """
+    folder = "$builddir/amalgam"
+    n.comment("The amalgam. selfcheck is compiled with its header, which is the first on the path.")
+    n.rule("amalgam", f"python3 hakmem/amalgam.py {folder}", f"amalgam.py {folder}")
+    n.rule("forward", """printf '#include "../../hakmem.h"\\n' > $out""", "forward $out")
+    n.rule(
+        "amalgam_cc",
+        f"$cc -MMD -MF $out.d -I{folder}/include $common $release_cflags $cflags -c $in -o $out",
+        "cc $out",
+        deps="gcc",
+        depfile="$out.d",
+    )
+    tables = [LIBRARY, *[table["library"] for table in PLATFORMS.values()]]
+    files = {source for table in tables for source in table}
+    files |= set(glob.glob("hakmem/*.h") + glob.glob("platform/*.h"))
+    made = n.build(
+        [f"{folder}/hakmem.c", f"{folder}/hakmem.h"],
+        "amalgam",
+        implicit=["hakmem/amalgam.py", "configure.py", "LICENSE", *sorted(files)],
+    )
+    n.build(["amalgam"], "phony", made)
+    library = n.build([f"{folder}/hakmem.o"], "release_cc", made[:1], implicit=made[1:])
+    forwards = []
+    for header in ("hakmem/hakmem.h", "platform/platform.h"):
+        forwards += n.build([f"{folder}/include/{header}"], "forward")
+    of_selfcheck = []
+    for source in SAMPLES["selfcheck"]:
+        of_selfcheck += n.build(
+            [f"{folder}/{source[:-2]}.o"], "amalgam_cc", [source], implicit=forwards, order=made
+        )
+    of_samples = objects(n, "release", samples)
+    programs = n.build([f"{folder}/selfcheck"], "link", of_selfcheck + of_samples + library)
+    tests = objects(n, "release", TESTS + TESTED_SAMPLES, order=["$builddir/criterion.found"])
+    programs += n.build(
+        [f"{folder}/criterion"], "link", tests + of_samples + library, libs="-lcriterion"
+    )
+    programs += n.build([f"{folder}/libhakmem.so"], "link", library, libs="-shared")
+    return ["amalgam"] + programs
+
+
 def write_tests(n):
     """The targets that run something. None of their outputs is a file: they always run."""
     release = "$builddir/release"
@@ -380,8 +427,7 @@ def write_tests(n):
     def run(target, command, inputs, after=()):
         return n.build([target], "run", implicit=inputs, order=after, command=command)
 
-    def criterion(target, profile, after=()):
-        program = f"$builddir/{profile}/tests/criterion"
+    def criterion(target, program, after=()):
         return run(target, f"python3 tests/run_criterion.py {program}", [program], after)
 
     n.comment("Tests. Criterion comes last, so that its summary ends the output.")
@@ -398,6 +444,22 @@ def write_tests(n):
         "test-symbols",
         f"python3 tests/symbols.py {release}/libhakmem.so {selfcheck}",
         [f"{release}/libhakmem.so", selfcheck],
+    )
+    amalgam = "$builddir/amalgam"
+    pair = [f"{amalgam}/hakmem.c", f"{amalgam}/hakmem.h"]
+    checks += check(
+        "test-abi",
+        "python3 tests/check_abi.py --cc $shell_cc --include . --include"
+        f" {amalgam}/include {release}/libhakmem.so {amalgam}/libhakmem.so",
+        [
+            "tests/abi.txt", f"{release}/libhakmem.so", f"{amalgam}/libhakmem.so",
+            f"{amalgam}/include/hakmem/hakmem.h", f"{amalgam}/include/platform/platform.h",
+        ],
+    )
+    checks += check("test-headers", f"python3 tests/check_headers.py {amalgam}", pair)
+    checks += check("test-amalgam", f"python3 tests/check_amalgam.py {amalgam}", pair)
+    checks += check(
+        "test-amalgam-selfcheck", f"{amalgam}/selfcheck", [f"{amalgam}/selfcheck"]
     )
     checks += check(
         "test-programs",
@@ -416,12 +478,18 @@ def write_tests(n):
         library,
     )
     checks += check("test-targets", "python3 tests/check_targets.py", [])
-    n.build(["test"], "phony", checks + criterion("test-criterion", "debug", checks))
+    checks += criterion("test-criterion", "$builddir/debug/tests/criterion", list(checks))
+    n.build(["test"], "phony", checks)
 
     samples = "$builddir/{}/samples/{}".format
     done = ["test"]
+    done += check("check-builds", f"python3 tests/check_builds.py {amalgam}", pair)
+    done += criterion("check-amalgam-criterion", f"{amalgam}/criterion")
+    parts = ["test-amalgam", "test-amalgam-selfcheck", "check-amalgam-criterion"]
+    n.build(["check-amalgam"], "phony", parts)
     for profile in ("release", "locked", "asan"):
-        done += criterion(f"check-criterion-{profile}", profile)
+        program = f"$builddir/{profile}/tests/criterion"
+        done += criterion(f"check-criterion-{profile}", program)
     for profile, prefix in (("release", ""), ("tsan", no_aslr + " ")):
         selfcheck = samples(profile, "selfcheck")
         done += run(f"check-selfcheck-{profile}", prefix + selfcheck, [selfcheck])
@@ -513,6 +581,7 @@ def main(arguments):
         n.comment(f"Profile {profile}.")
         everything += write_profile(n, profile, platform)
     if platform["tested"]:
+        everything += write_amalgam(n, platform["samples"])
         everything += write_tests(n)
     n.build(["$builddir/compile_commands.json"], "compdb", [path])
     n.build(["all"], "phony", everything)

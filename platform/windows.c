@@ -203,7 +203,7 @@ static void windows_wake(void *context, uint32_t *word)
 	SetLastError(saved);
 }
 
-static bool is_power_of_two(DWORD value)
+static bool is_power_of_2(DWORD value)
 {
 	return value && !(value & (value - 1));
 }
@@ -223,8 +223,8 @@ int hk_platform_system(struct hk_platform *platform)
 	SYSTEM_INFO info;
 
 	GetSystemInfo(&info);
-	if (!is_power_of_two(info.dwPageSize) || info.dwPageSize < PAGE_SIZE_MIN ||
-	    info.dwPageSize > PAGE_SIZE_MAX || !is_power_of_two(info.dwAllocationGranularity) ||
+	if (!is_power_of_2(info.dwPageSize) || info.dwPageSize < PAGE_SIZE_MIN ||
+	    info.dwPageSize > PAGE_SIZE_MAX || !is_power_of_2(info.dwAllocationGranularity) ||
 	    info.dwAllocationGranularity < info.dwPageSize)
 		return HK_ERROR_PLATFORM;
 	windows.page_size = info.dwPageSize;
