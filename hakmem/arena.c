@@ -40,7 +40,8 @@ static bool lay_out(struct layout *layout, const struct hk_memory *memory, unsig
 	size_t page = memory->platform.page_size, slabs = memory->size / HK_SLAB_SIZE, end;
 	size_t superslabs = (slabs + HK_SUPERSLAB_SLABS - 1) / HK_SUPERSLAB_SLABS;
 	size_t gap = memory->platform.flags & HK_PLATFORM_OPEN ? 0 : HK_SLAB_SIZE;
-	size_t align = memory->size >= ALIGNED_FROM ? HK_SUPERSLAB_SIZE : HK_SLAB_SIZE;
+	/* for the sake of large pages, which an open platform has or has not wherever slabs lie */
+	size_t align = memory->size >= ALIGNED_FROM && gap ? HK_SUPERSLAB_SIZE : HK_SLAB_SIZE;
 
 	layout->caches_max = caches_max ? caches_max : clamp(slabs / 4, 8, CACHES_DEFAULT);
 	layout->magazines_max = clamp(64 + 4 * slabs, 0, (uint32_t)1 << 30);

@@ -53,6 +53,7 @@ int heap_hakmem_open(struct replay *replay, const char **why)
 	struct hk_arena_config config = {
 		.name = "replay",
 		.limit = (size_t)replay->options.limit,
+		.address_space = (size_t)replay->options.address_space,
 		.context = replay,
 		.on_report = print_report,
 	};

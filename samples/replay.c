@@ -22,6 +22,8 @@ static const char replay_help[] =
 	"  --verify          fill each block with a pattern of its own, and check it before it\n"
 	"                    is freed or resized; check alignment, zeroed blocks and the arena\n"
 	"  --limit BYTES     hakmem: the arena's limit (K, M, G: powers of 1024)\n"
+	"  --address-space BYTES\n"
+	"                    hakmem: the arena's address range\n"
 	"  --marks           list the trace's marks: events, live bytes and time at each\n"
 	"  --json            print one JSON object; what cannot be measured is null\n"
 	"  --help            this text\n"
@@ -78,6 +80,11 @@ static int parse_value(struct cli *cli, const char *argument, struct replay_opti
 			return usage_error("--limit needs a number of bytes", "");
 		return 0;
 	}
+	if (cli_value(cli, argument, "--address-space", &value)) {
+		if (!value || !cli_number(value, 1, SIZE_MAX, &options->address_space))
+			return usage_error("--address-space needs a number of bytes", "");
+		return 0;
+	}
 	return usage_error("there is no option ", argument);
 }
 
@@ -121,6 +128,8 @@ static int parse(struct cli *cli, struct command *command)
 		return usage_error("FILE is needed", "");
 	if (options->limit && options->heap != REPLAY_HAKMEM)
 		return usage_error("--limit is for --allocator hakmem", "");
+	if (options->address_space && options->heap != REPLAY_HAKMEM)
+		return usage_error("--address-space is for --allocator hakmem", "");
 	if (options->verify && options->heap == REPLAY_NULL)
 		return usage_error("--allocator null has nothing to verify", "");
 	return 0;

@@ -82,7 +82,8 @@ struct replay_options {
 	bool marks; /* note the time at each mark */
 	bool progress;
 	uint64_t repeat;
-	uint64_t limit; /* of the arena, 0: none */
+	uint64_t limit;		/* of the arena, 0: none */
+	uint64_t address_space; /* of the arena, 0: the default */
 };
 
 struct replay;

@@ -59,6 +59,8 @@ struct model_platform {
 	RUN(pages_of_64_kib_by_4_mib, .page_size = 65536, .granularity = 4 << 20)                  \
 	RUN(garbage, .page_size = 4096, .garbage = true)                                           \
 	RUN(garbage_in_pages_of_32_kib, .page_size = 32768, .garbage = true)                       \
+	RUN(charged, .page_size = 4096, .flags = HK_PLATFORM_CHARGED)                              \
+	RUN(charged_garbage, .page_size = 16384, .flags = HK_PLATFORM_CHARGED, .garbage = true)    \
 	RUN(fixed_regions, .page_size = 4096, .open = true)                                        \
 	RUN(fixed_regions_of_pages_of_16_kib, .page_size = 16384, .open = true)                    \
 	RUN(fixed_regions_of_pages_of_64_kib, .page_size = 65536, .open = true)

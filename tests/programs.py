@@ -50,6 +50,8 @@ PROGRAMS = {
             [TRACES[0], "--repeat"],
             [TRACES[0], "--threads=2"],
             [TRACES[0], "--limit", "1M", "--allocator", "libc"],
+            [TRACES[0], "--address-space", "64M", "--allocator", "libc"],
+            [TRACES[0], "--address-space", "0"],
             [TRACES[0], "--verify", "--allocator", "null"],
         ],
     },
@@ -276,6 +278,9 @@ def check_replay_odds(checks):
     checks.check(value.get("failed_allocations") == 1, "an allocation beyond the limit")
     _, error = checks.run("replay", [large, "--limit", "2M"], 1)
     checks.check("event 0, slot 0: no memory for 9437184 bytes" in error, f"and told: {error}")
+    _, error = checks.run("replay", [large, "--address-space", "1M"], 1)
+    checks.check("no memory" in error, f"a range that is too short: {error}")
+    checks.run_json("replay", [large, "--address-space", "64M", "--json"])
     _, error = checks.run("replay", [large, "--limit", "1"], 1)
     checks.check("limit" in error, f"a limit below an arena's least: {error}")
 
