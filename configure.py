@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Writes build.ninja.
+"""Writes build.ninja and hakmem/hakmem.ninja.
 
 Without options it writes the build.ninja at the root, which is committed, so that a plain
-`ninja` works after a clone; ninja runs this script again whenever it changes. With options it
-writes build/NAME/build.ninja, whose outputs all lie under build/NAME:
+`ninja` works after a clone; ninja runs this script again whenever it changes. So is
+hakmem/hakmem.ninja, which another Ninja build takes as a subninja. With options it writes
+build/NAME/build.ninja alone, whose outputs all lie under build/NAME:
 
     python3 configure.py --name clang --cc clang --werror
     ninja -f build/clang/build.ninja test
@@ -160,6 +161,8 @@ TESTED_SAMPLES = [source for source in SAMPLES["replay"] if source != "samples/r
 
 # What is common to all compilations, and what each profile adds.
 CFLAGS = "-std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -I."
+# Those of hakmem/hakmem.ninja, whose host may make a shared library of it.
+SUBNINJA_CFLAGS = "-std=c11 -fPIC -fvisibility=hidden"
 
 PROFILES = {
     "release": {
@@ -181,6 +184,25 @@ PROFILES = {
         "ldflags": "-fsanitize=thread",
     },
 }
+
+# The file for other Ninja builds, and what it says at its top.
+SUBNINJA = "hakmem/hakmem.ninja"
+SUBNINJA_HEAD = """\
+# SPDX-License-Identifier: MIT
+# Written by configure.py; edit that, not this.
+#
+# hakmem as a part of another Ninja build, which sets these variables and then takes this file by
+# `subninja $hakmem/hakmem/hakmem.ninja`, as samples/embed/subninja/build.ninja does. Ninja has
+# no defaults: all but the last must be set.
+#
+#   hakmem           the folder in which hakmem/ and platform/ lie
+#   hakmem_out       the folder for the objects and for libhakmem.a
+#   hakmem_cc        the C compiler, of gcc's manners
+#   hakmem_ar        its archiver
+#   hakmem_platform  {platforms}
+#   hakmem_cflags    more flags, after all others
+"""
+
 
 # A line about a target that the platform does not have is left out.
 HELP = [
@@ -283,7 +305,8 @@ def write_rules(n, options, path, platform):
         "configure.py",
         generator=1,
     )
-    n.build([path], "configure", implicit=["configure.py", "hakmem/hakmem.h"])
+    written = [path] if options.name else [path, SUBNINJA]
+    n.build(written, "configure", implicit=["configure.py", "hakmem/hakmem.h"])
 
     n.comment("Rules. Each profile has a compiling one of its own, for the compilation database.")
     for profile in platform["profiles"]:
@@ -534,9 +557,38 @@ def write_help(n, platform):
     n.build(["help"], "run", command=f"printf '%s\\n' {text}")
 
 
+def subninja():
+    """The text of hakmem/hakmem.ninja. Its rules are seen in that file alone, by ninja's scopes."""
+    n = Ninja("$hakmem_out", None)
+    n.lines = SUBNINJA_HEAD.format(platforms=" or ".join(PLATFORMS)).splitlines()
+    n.lines.append("")
+    n.rule(
+        "hakmem_cc",
+        f'$hakmem_cc -MMD -MF $out.d -I"$hakmem" {SUBNINJA_CFLAGS} {PROFILES["release"]["cflags"]}'
+        " $hakmem_cflags -c $in -o $out",
+        "cc $out",
+        deps="gcc",
+        depfile="$out.d",
+    )
+    n.rule("hakmem_ar", "rm -f $out && $hakmem_ar crs $out $in", "ar $out")
+    # Every platform is one file that bears its name, beside what all have.
+    every = [set(platform["library"]) for platform in PLATFORMS.values()]
+    common = sorted(set.intersection(*every) - {f"platform/{name}.c" for name in PLATFORMS})
+    for name, files in zip(PLATFORMS, every):
+        if files != {*common, f"platform/{name}.c"}:
+            sys.exit(f"configure.py: platform {name} is more than platform/{name}.c: {SUBNINJA}")
+    n.lines.append("")
+    made = []
+    for source in LIBRARY + common + ["platform/$hakmem_platform.c"]:
+        made += n.build([f"$hakmem_out/{source[:-2]}.o"], "hakmem_cc", [f"$hakmem/{source}"])
+    n.build(["$hakmem_out/libhakmem.a"], "hakmem_ar", made)
+    return n.text()
+
+
 def parse(arguments):
     parser = argparse.ArgumentParser(
-        description="Writes build.ninja; with options, build/NAME/build.ninja instead."
+        description="Writes build.ninja and hakmem/hakmem.ninja; with options,"
+        " build/NAME/build.ninja instead."
     )
     parser.add_argument("--name", help="folder under build/ (default: custom)")
     parser.add_argument("--cc", default="cc", help="the C compiler")
@@ -590,6 +642,9 @@ def main(arguments):
 
     if options.name:
         os.makedirs(build, exist_ok=True)
+    else:
+        with open(SUBNINJA, "w", encoding="utf-8") as out:
+            out.write(subninja())
     with open(path, "w", encoding="utf-8") as out:
         out.write(n.text())
 
