@@ -216,6 +216,8 @@ HELP = [
     ("", "as root, with settings of the machine changed and restored)"),
     ("ninja amalgam", "the library as two files, {build}/amalgam/hakmem.h and hakmem.c"),
     ("ninja check-amalgam", "all tests with that file for a library"),
+    ("ninja check-embed", "hakmem in other builds; of check, the part that takes CMake, g++"),
+    ("", "and pkg-config"),
     ("ninja mutants", "one-line bugs put into the library: each must fail a test"),
     ("ninja install", "libraries, headers, hakmem.pc; takes PREFIX (/usr/local) and DESTDIR"),
     ("ninja debug", "the libraries and samples of a profile, into {build}/debug;"),
@@ -454,8 +456,6 @@ def write_tests(n):
         return run(target, f"python3 tests/run_criterion.py {program}", [program], after)
 
     n.comment("Tests. Criterion comes last, so that its summary ends the output.")
-    rounds = "$builddir/release/tests/dlopen_rounds"
-    n.build([rounds], "link", objects(n, "release", ["tests/dlopen_rounds.c"]), libs="-ldl")
     library = [f"{release}/libhakmem.a", f"{release}/libhakmem.so"]
     checks = check(
         "test-library",
@@ -489,7 +489,6 @@ def write_tests(n):
         f"python3 tests/programs.py {release}",
         [f"{release}/samples/{name}" for name in SAMPLES] + TRACES,
     )
-    checks += check("test-dlopen", f"{rounds} {release}/libhakmem.so", [rounds] + library)
     checks += check(
         "test-install",
         f"python3 tests/check_install.py --cc $shell_cc {release}",
@@ -501,11 +500,14 @@ def write_tests(n):
         library,
     )
     checks += check("test-targets", "python3 tests/check_targets.py", [])
+    embed = f"python3 tests/check_embed.py --cc $shell_cc {release}"
+    checks += check("test-embed", f"{embed} amalgam subninja dlopen", library)
     checks += criterion("test-criterion", "$builddir/debug/tests/criterion", list(checks))
     n.build(["test"], "phony", checks)
 
     samples = "$builddir/{}/samples/{}".format
     done = ["test"]
+    done += run("check-embed", f"{embed} cmake pkgconfig pmr", library, ["test-embed"])
     done += check("check-builds", f"python3 tests/check_builds.py {amalgam}", pair)
     done += criterion("check-amalgam-criterion", f"{amalgam}/criterion")
     parts = ["test-amalgam", "test-amalgam-selfcheck", "check-amalgam-criterion"]
@@ -544,7 +546,7 @@ def write_tests(n):
         [samples("release", "engine"), samples("release", "replay"), *TRACES],
     )
     run("install", f"python3 platform/install.py {release} {n.version}", library)
-    return [rounds]
+    return []
 
 
 def write_help(n, platform):
