@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Installs into a temporary folder and builds a program against what was installed.
+"""Installs into a temporary folder and looks at what is there.
 
-    check_install.py [--cc CC] BUILD_DIR
+    check_install.py BUILD_DIR
+
+That programs build against it is for check_embed.py to show, by pkg-config.
 """
 
 import argparse
@@ -12,81 +14,104 @@ import subprocess
 import sys
 import tempfile
 
-PROGRAM = """\
-#include <hakmem/hakmem.h>
-#include <platform/platform.h>
-
-int main(void)
-{
-	struct hk_platform platform;
-	struct hk_arena *arena;
-	struct hk_cache *cache;
-
-	if (hk_version() != HK_VERSION || hk_platform_system(&platform))
-		return 1;
-	if (hk_arena_create(&arena, 0) || hk_cache_create(arena, &cache))
-		return 1;
-	hk_free(cache, hk_alloc(cache, 100));
-	hk_arena_destroy(arena);
-	return 0;
+HEADERS = {
+    "include/hakmem/hakmem.h": "hakmem/hakmem.h",
+    "include/hakmem/types.h": "hakmem/types.h",
+    "include/hakmem/platform/platform.h": "platform/platform.h",
 }
-"""
 
 
-def pkg_config(path):
-    """The flags of a .pc file, as pkg-config would give them: [cflags, libs]."""
-    variables, fields = {}, {}
-    with open(path, encoding="utf-8") as lines:
-        for line in lines:
-            line = re.sub(r"\$\{(\w+)\}", lambda found: variables[found[1]], line.rstrip("\n"))
-            if re.match(r"\w+=", line):
-                name, value = line.split("=", 1)
-                variables[name] = value
-            elif ": " in line:
-                name, value = line.split(": ", 1)
-                fields[name] = value
-    return [fields[name].split() for name in ("Cflags", "Libs")]
+def install(build, version, **variables):
+    """Runs the installer; returns its exit code."""
+    environment = dict(os.environ, DESTDIR="")
+    for name in ("PREFIX", "LIBDIR", "INCLUDEDIR"):
+        environment.pop(name, None)
+    environment.update(variables)
+    return subprocess.run(
+        [sys.executable, "platform/install.py", build, version],
+        env=environment, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ).returncode
+
+
+def files(folder):
+    """The paths of all files below a folder, relative to it."""
+    return {
+        os.path.relpath(os.path.join(place, name), folder)
+        for place, _, names in os.walk(folder)
+        for name in names
+    }
+
+
+def read(path):
+    with open(path, "rb") as data:
+        return data.read()
+
+
+def check_staged(build, version, stage):
+    """Yields what is wrong with an install to /opt/hk that is staged, and done twice."""
+    soname = f"libhakmem.so.{version}"
+    wanted = {
+        **HEADERS,
+        "lib/libhakmem.a": f"{build}/libhakmem.a",
+        f"lib/{soname}": f"{build}/{soname}",
+        "lib/libhakmem.so": f"{build}/{soname}",
+    }
+    for _ in range(2):
+        if install(build, version, PREFIX="/opt/hk", DESTDIR=stage):
+            yield "the installer fails"
+            return
+    prefix = f"{stage}/opt/hk"
+    found = files(stage)
+    expected = {f"opt/hk/{path}" for path in [*wanted, "lib/pkgconfig/hakmem.pc"]}
+    if found != expected:
+        yield f"not as they should be: {' '.join(sorted(found ^ expected))}"
+        return
+    if os.readlink(f"{prefix}/lib/libhakmem.so") != soname:
+        yield "libhakmem.so does not point to the library beside it"
+        return
+    for path, source in wanted.items():
+        if read(f"{prefix}/{path}") != read(source):
+            yield f"{path} is not {source}"
+    text = read(f"{prefix}/lib/pkgconfig/hakmem.pc").decode()
+    for line in (
+        "prefix=/opt/hk", "libdir=/opt/hk/lib", "includedir=/opt/hk/include",
+        f"Version: {version}",
+    ):
+        if line not in text.splitlines():
+            yield f"hakmem.pc has no line {line}"
+    if stage in text:
+        yield "hakmem.pc holds DESTDIR"
+
+
+def check_folders(build, version, folder):
+    """Yields what is wrong with LIBDIR, INCLUDEDIR and a PREFIX that is relative."""
+    variables = {"LIBDIR": f"{folder}/lib64", "INCLUDEDIR": f"{folder}/headers"}
+    if install(build, version, PREFIX=f"{folder}/none", **variables):
+        yield "with LIBDIR and INCLUDEDIR the installer fails"
+    elif set(os.listdir(folder)) != {"lib64", "headers"}:
+        yield f"with LIBDIR and INCLUDEDIR: {' '.join(sorted(os.listdir(folder)))}"
+    elif f"libdir={folder}/lib64" not in read(f"{folder}/lib64/pkgconfig/hakmem.pc").decode():
+        yield "hakmem.pc does not name LIBDIR"
+    if not install(build, version, PREFIX="relative", DESTDIR=f"{folder}/"):
+        yield "a relative PREFIX is taken"
 
 
 def main():
     parser = argparse.ArgumentParser(description="Checks what `ninja install` installs.")
-    parser.add_argument("--cc", default="cc")
     parser.add_argument("build_dir")
-    options = parser.parse_args()
+    build = parser.parse_args().build_dir
     with open("hakmem/hakmem.h", encoding="utf-8") as header:
         version = ".".join(
             re.findall(r"^#define HK_VERSION_(?:MAJOR|MINOR|PATCH) (\d+)$", header.read(), re.M)
         )
-
-    with tempfile.TemporaryDirectory() as folder:
-        # Flags must hold PREFIX and never DESTDIR: so install once staged, once in place.
-        staged = dict(os.environ, PREFIX="/opt/hk", DESTDIR=f"{folder}/stage with space")
-        prefix = f"{folder}/prefix"
-        placed = dict(os.environ, PREFIX=prefix, DESTDIR="")
-        for environment in (staged, placed):
-            for name in ("LIBDIR", "INCLUDEDIR"):
-                environment.pop(name, None)
-            subprocess.run(
-                [sys.executable, "platform/install.py", options.build_dir, version],
-                env=environment, check=True, stdout=subprocess.DEVNULL,
-            )
-        pc = f"{folder}/stage with space/opt/hk/lib/pkgconfig/hakmem.pc"
-        if pkg_config(pc)[0] != ["-I/opt/hk/include", "-I/opt/hk/include/hakmem"]:
-            sys.exit(f"hakmem.pc of a staged install: wrong Cflags {pkg_config(pc)[0]}")
-
-        source = f"{folder}/program.c"
-        with open(source, "w", encoding="utf-8") as out:
-            out.write(PROGRAM)
-        cflags, libs = pkg_config(f"{prefix}/lib/pkgconfig/hakmem.pc")
-        for kind, link in (("shared", libs), ("static", [f"{prefix}/lib/libhakmem.a"])):
-            program = f"{folder}/{kind}"
-            command = [*options.cc.split(), "-std=c11", *cflags, source, "-o", program, *link]
-            subprocess.run(command, check=True)
-            environment = dict(os.environ, LD_LIBRARY_PATH=f"{prefix}/lib")
-            run = subprocess.run([program], env=environment, check=False)
-            if run.returncode:
-                sys.exit(f"a program with the installed {kind} library: exit {run.returncode}")
+    faults = []
+    for check in (check_staged, check_folders):
+        with tempfile.TemporaryDirectory(suffix=" with space") as folder:
+            faults += check(build, version, folder)
+    for fault in faults:
+        print(f"install: {fault}")
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
