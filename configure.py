@@ -546,7 +546,6 @@ def write_tests(n):
         [samples("release", "engine"), samples("release", "replay"), *TRACES],
     )
     run("install", f"python3 platform/install.py {release} {n.version}", library)
-    return []
 
 
 def write_help(n, platform):
@@ -636,7 +635,7 @@ def main(arguments):
         everything += write_profile(n, profile, platform)
     if platform["tested"]:
         everything += write_amalgam(n, platform["samples"])
-        everything += write_tests(n)
+        write_tests(n)
     n.build(["$builddir/compile_commands.json"], "compdb", [path])
     n.build(["all"], "phony", everything)
     write_help(n, platform)

@@ -329,7 +329,7 @@ class Bench:
             "threads": threads,
             "failed_allocations": 0,
             "failed_checks": 0 if "--verify" in arguments else None,
-            "reports": None if "null" in arguments else 0,
+            "reports": 0,
         }
         return self.report(what, clean, "replay", trace, *arguments, "--json", more=more)
 
@@ -365,17 +365,13 @@ class Bench:
     def commit(self):
         """The bar on what is committed, where that is charged whether touched or not.
 
-        Of the process's charge, what the replayer itself needs is left out, and a small address
-        range keeps that of wine down, which has a byte for each page that is reserved.
+        A small address range, since wine has a byte for each page that is reserved.
         """
         for trace in TRACES:
             what = f"replay {os.path.basename(trace)}"
             report = self.replay(what, trace, "--address-space", "256M")
-            own = self.replay(f"{what}, no allocator", trace, "--allocator", "null")
-            if not report or not own:
+            if not report:
                 continue
-            if None not in (report["process_committed_bytes"], own["process_committed_bytes"]):
-                report["process_committed_bytes"] -= own["process_committed_bytes"]
             faults, numbers = commit_faults(report)
             if faults:
                 self.tally.bad(f"{what}: {numbers}", ", ".join(faults))

@@ -15,7 +15,7 @@
 
 class hakmem_resource final : public std::pmr::memory_resource
 {
-      public:
+public:
 	/* The arena must outlive the resource; the resource, its containers. */
 	explicit hakmem_resource(hk_arena *arena) : arena_(arena)
 	{
@@ -29,7 +29,7 @@ class hakmem_resource final : public std::pmr::memory_resource
 	hakmem_resource(const hakmem_resource &) = delete;
 	hakmem_resource &operator=(const hakmem_resource &) = delete;
 
-      private:
+private:
 	/* Of every block. One that is aligned further may not go to hk_free_sized(). */
 	static constexpr std::size_t always_aligned = 16;
 
