@@ -533,6 +533,7 @@ def write_tests(n):
         f"python3 tests/hostile.py {release} --criterion {criterion_debug}",
         [samples("release", name) for name in ("selfcheck", "engine", "replay")]
         + [criterion_debug, *TRACES],
+        after=list(done),  # alone: it may change settings of the machine
     )
     n.build(["check"], "phony", done)
     run("check-cross", "python3 tests/targets.py arm64 arm s390x i686", [])
