@@ -395,21 +395,46 @@ class Bench:
 
         # Windows looks for a DLL beside the program.
         shutil.copy(found[0], folder)
-        sources = configure.SAMPLES["selfcheck"] + configure.PLATFORMS["windows"]["samples"]
-        program = os.path.join(folder, "selfcheck" + self.target.exe)
-        linked = Run([
-            self.target.cc, "-std=c11", "-O2", "-I.", "-DHK_SHARED", *sources,
-            f"{release}/libhakmem.dll.a", "-static", "-o", program,
-        ], self.limit)
-        if linked.fault():
-            self.tally.bad("selfcheck with the DLL", linked.fault(), linked)
+        what = "selfcheck with the DLL"
+        program = self.link_selfcheck(
+            what, folder, "-I.", "-DHK_SHARED", f"{release}/libhakmem.dll.a"
+        )
+        if not program:
             return
         dump = Run([self.target.objdump, "-p", program], self.limit)
         if f"DLL Name: {os.path.basename(found[0])}\n" not in dump.out:
-            self.tally.bad("selfcheck with the DLL", "it does not need the DLL")
+            self.tally.bad(what, "it does not need the DLL")
             return
         self.samples = folder
-        self.selfcheck("selfcheck with the DLL", [])
+        self.selfcheck(what, [])
+
+    def amalgam(self, folder):
+        """selfcheck with the library as one header and one source, and no other header of it."""
+        what = "selfcheck with the amalgam"
+        pair = os.path.join(folder, "hakmem")
+        made = Run([sys.executable, "hakmem/amalgam.py", pair], self.limit)
+        if made.fault():
+            self.tally.bad("amalgam", made.fault(), made)
+            return
+        os.mkdir(os.path.join(folder, "platform"))
+        with open(os.path.join(folder, "platform", "platform.h"), "w", encoding="utf-8") as out:
+            out.write("#include <hakmem/hakmem.h>\n")
+        if self.link_selfcheck(what, folder, "-I" + folder, os.path.join(pair, "hakmem.c")):
+            self.samples = folder
+            self.selfcheck(what, [])
+
+    def link_selfcheck(self, what, folder, *arguments):
+        """Builds it from its sources: the program, or None."""
+        sources = configure.SAMPLES["selfcheck"] + configure.PLATFORMS["windows"]["samples"]
+        program = os.path.join(folder, "selfcheck" + self.target.exe)
+        linked = Run([
+            self.target.cc, "-std=c11", "-O2", *arguments[:1], *sources, *arguments[1:],
+            "-static", "-o", program,
+        ], self.limit)
+        if linked.fault():
+            self.tally.bad(what, linked.fault(), linked)
+            return None
+        return program
 
 
 def commit_faults(report):
@@ -509,6 +534,7 @@ def try_target(target):
                 if target.objdump:
                     bench.commit()
                     bench.shared_library(folder)
+                    bench.amalgam(folder)
     if tally.passed or tally.failed:
         print(f"{tally.passed} passed, {tally.failed} failed: {target.name},"
               f" {time.monotonic() - start:.0f} s", flush=True)
