@@ -148,10 +148,9 @@ static void check_functions(const struct hk_platform *platform)
 
 	/* A region that is given is no larger than it is. */
 	range = platform->reserve(context, 2 * half, 16 * half);
-	if (range) {
-		CHECK(self_aligned(range, 16 * half));
+	CHECK(!range || self_aligned(range, 16 * half));
+	if (range)
 		platform->release(context, range, 2 * half);
-	}
 	check_reserve_large(platform);
 	check_charge(platform);
 }

@@ -31,7 +31,8 @@ ALLOWED = set(
     "__memcpy_chk __memset_chk __memmove_chk __read_chk __open_2 __stack_chk_fail "
     "_GLOBAL_OFFSET_TABLE_ "
     # arithmetic from the compiler's own runtime
-    "__popcountdi2 __ctzdi2 __clzdi2 __udivdi3 __umoddi3 __udivti3 __multi3 ".split()
+    "__popcountdi2 __popcountsi2 __ctzdi2 __clzdi2 __udivdi3 __umoddi3 __udivti3 __multi3 "
+    "__aeabi_uidiv __aeabi_uidivmod __aeabi_idiv __aeabi_uldivmod ".split()
 )
 
 # Open in every shared library, from the compiler's start files.
