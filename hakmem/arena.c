@@ -471,7 +471,9 @@ static void trim_for(struct hk_arena *arena, size_t size)
 	if (arena->memory.limit == SIZE_MAX &&
 	    !atomic_load_explicit(&arena->memory.refusals, memory_order_relaxed))
 		return;
-	hk_superslabs_trim(&arena->space, committed > need ? committed - need : 0, never);
+	need = committed > need ? committed - need : 0;
+	hk_slab_trim(&arena->slabs, need, never);
+	hk_superslabs_trim(&arena->space, need, never);
 	hk_reporter_flush(&arena->reporter);
 }
 
@@ -520,7 +522,9 @@ size_t hk_arena_trim(struct hk_arena *arena, size_t keep_bytes, uint64_t budget_
 
 	if (hk_arena_used(arena) > keep_bytes) {
 		hk_depot_drain(&arena->depot);
-		freed = hk_superslabs_trim(&arena->space, keep_bytes, deadline);
+		freed = hk_slab_trim(&arena->slabs, keep_bytes, deadline);
+		if (!freed || !hk_deadline_over(&arena->memory, deadline))
+			freed += hk_superslabs_trim(&arena->space, keep_bytes, deadline);
 		if (hk_arena_used(arena) > keep_bytes &&
 		    (!freed || !hk_deadline_over(&arena->memory, deadline)))
 			freed += hk_depot_trim(&arena->depot) + trim_caches(arena);

@@ -295,7 +295,8 @@ HK_API size_t hk_arena_check(struct hk_arena *arena);
  * at them: an arena that was reset and trimmed to 0 keeps what an arena never used has.
  *
  * Context: any thread, also while others allocate; calls the platform. While slabs are given
- * back no lock is held that an allocation needs; for metadata, a few calls at the end, one is.
+ * back no lock is held that an allocation needs; for metadata, a few calls at the end, one is,
+ * and where the platform charges for commits a class's, for slabs that its runs do not use yet.
  * Return: bytes given back.
  */
 HK_API size_t hk_arena_trim(struct hk_arena *arena, size_t keep_bytes, uint64_t budget_ns);

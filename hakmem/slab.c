@@ -55,7 +55,7 @@ static void growing_push(struct hk_slab_class *class, struct hk_slab *run, uint3
 	class->growing = number + 1;
 }
 
-/* The list is short: two threads must need a run at the same time for it to have two. */
+/* The list is short: it has two when a run could not be backed, or while another was. */
 static void growing_remove(struct hk_slabs *slabs, struct hk_slab_class *class, uint32_t number)
 {
 	uint32_t *link = &class->growing;
@@ -286,20 +286,38 @@ out_unlock:
 	class_unlock(slabs, size_class);
 }
 
+/* Takes a run out of the list of those that grow: one that needs no commit, else the first. */
+static uint32_t growing_pop(struct hk_slabs *slabs, unsigned size_class)
+{
+	const struct hk_class_info *info = &hk_class_infos[size_class];
+	struct hk_slab_class *class = &slabs->classes[size_class];
+	uint32_t found = class->growing, next;
+
+	for (next = found; next; next = hk_slab(slabs->space, next - 1)->grow) {
+		uint32_t want = hk_slab(slabs->space, next - 1)->usable + 1u;
+
+		if (!hk_run_unbacked(slabs->space, next - 1, hk_run_slabs(info, want))) {
+			found = next;
+			break;
+		}
+	}
+	if (found) {
+		growing_remove(slabs, class, found - 1);
+		hk_slab(slabs->space, found - 1)->pinned = true;
+	}
+	return found;
+}
+
 size_t hk_slab_take(struct hk_slabs *slabs, unsigned size_class, void **blocks, size_t want,
 		    bool *zeroed)
 {
-	struct hk_slab_class *class = &slabs->classes[size_class];
 	struct batch batch = { blocks, want, 0, true };
 	uint32_t number, growing = 0;
 
 	class_lock(slabs, size_class);
 	take_partial(slabs, size_class, &batch);
-	if (!batch.taken && class->growing) {
-		growing = class->growing;
-		class->growing = hk_slab(slabs->space, growing - 1)->grow;
-		hk_slab(slabs->space, growing - 1)->pinned = true;
-	}
+	if (!batch.taken)
+		growing = growing_pop(slabs, size_class);
 	class_unlock(slabs, size_class);
 	if (growing)
 		take_grown(slabs, size_class, growing - 1, &batch);

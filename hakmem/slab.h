@@ -67,6 +67,15 @@ size_t hk_slab_block_size(const struct hk_slabs *slabs, const void *ptr);
 /* What is wrong with @ptr as a block's start, be the block live or free. */
 enum hk_fault hk_slab_fault(const struct hk_slabs *slabs, const void *ptr);
 
+/*
+ * Gives back what runs that grow have committed beyond their blocks, until @keep bytes are
+ * committed or time is over. Returns bytes. Locks: class.
+ */
+size_t hk_slab_trim(struct hk_slabs *slabs, size_t keep, struct hk_deadline deadline);
+
+/* Slabs that a class's growing runs have committed beyond their blocks. Class lock held. */
+size_t hk_slab_idle(const struct hk_slabs *slabs, unsigned size_class);
+
 /* Every run given back by a reset. */
 void hk_slab_reset(struct hk_slabs *slabs);
 

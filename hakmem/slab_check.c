@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Slabs as a whole: emptied by a reset, walked, checked. */
+/* Slabs as a whole: emptied by a reset, trimmed, walked, checked. */
 #include <hakmem/slab.h>
 
 void hk_slab_reset(struct hk_slabs *slabs)
@@ -57,6 +57,64 @@ void hk_slab_walk(struct hk_slabs *slabs,
 			return;
 }
 
+/* The slabs of a growing run beyond those that its blocks need. */
+static uint32_t beyond_blocks(const struct hk_slabs *slabs, unsigned size_class, uint32_t number,
+			      uint32_t *count)
+{
+	const struct hk_class_info *info = &hk_class_infos[size_class];
+	uint32_t backed = hk_run_slabs(info, hk_slab(slabs->space, number)->usable);
+
+	*count = info->slabs - backed;
+	return number + backed;
+}
+
+size_t hk_slab_idle(const struct hk_slabs *slabs, unsigned size_class)
+{
+	uint32_t next = slabs->classes[size_class].growing, first, count;
+	size_t idle = 0;
+
+	for (; next; next = hk_slab(slabs->space, next - 1)->grow) {
+		first = beyond_blocks(slabs, size_class, next - 1, &count);
+		idle += count - hk_run_unbacked(slabs->space, first, count);
+	}
+	return idle;
+}
+
+static size_t trim_class(struct hk_slabs *slabs, unsigned size_class)
+{
+	struct hk_slab_class *class = &slabs->classes[size_class];
+	const struct hk_platform *platform = &slabs->space->memory->platform;
+	uint32_t next, first, count;
+	size_t freed = 0;
+
+	hk_lock_acquire(&class->lock, platform);
+	for (next = class->growing; next; next = hk_slab(slabs->space, next - 1)->grow) {
+		first = beyond_blocks(slabs, size_class, next - 1, &count);
+		freed += hk_run_trim(slabs->space, first, count);
+	}
+	hk_lock_release(&class->lock, platform);
+	return freed;
+}
+
+size_t hk_slab_trim(struct hk_slabs *slabs, size_t keep, struct hk_deadline deadline)
+{
+	struct hk_memory *memory = slabs->space->memory;
+	size_t freed = 0, step;
+	unsigned size_class;
+
+	if (!(memory->platform.flags & HK_PLATFORM_CHARGED))
+		return 0;
+	for (size_class = 1; size_class < HK_CLASSES; size_class++) {
+		if (hk_memory_committed(memory) <= keep)
+			break;
+		step = trim_class(slabs, size_class);
+		freed += step;
+		if (step && hk_deadline_over(memory, deadline))
+			break;
+	}
+	return freed;
+}
+
 /* One run: its bitmap, its summary, its count and its list agree. */
 static size_t check_run(const struct hk_slabs *slabs, unsigned size_class, uint32_t number)
 {
@@ -83,7 +141,7 @@ static size_t check_run(const struct hk_slabs *slabs, unsigned size_class, uint3
 		  run->fresh != hk_run_blocks(info, hk_run_slabs(info, run->fresh));
 	broken += run->free != free || free == run->usable || run->length != info->slabs;
 	broken += run->usable > info->blocks || run->list != hk_slab_list(run->free, run->usable);
-	broken += !hk_run_is_backed(slabs->space, number, hk_run_slabs(info, run->usable));
+	broken += hk_run_unbacked(slabs->space, number, hk_run_slabs(info, run->usable));
 	broken += run->pinned;
 	for (word = 0; word < info->slabs; word++) {
 		broken += *hk_class_byte(slabs->space, number + word) != size_class;

@@ -42,6 +42,7 @@ static void add_class(struct hk_arena *arena, unsigned size_class, struct hk_sta
 	blocks_out = class->blocks_out;
 	out->free_blocks = class->blocks_free;
 	out->slabs = class->slabs;
+	stats->free_bytes += hk_slab_idle(&arena->slabs, size_class) * HK_SLAB_SIZE;
 	out->slab_batch = class->batches;
 	out->new_slab = class->new_runs;
 	out->depot_to_slab = class->returns;

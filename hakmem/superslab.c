@@ -68,19 +68,13 @@ static void mark_free(struct hk_superslabs *space, uint32_t first, uint32_t coun
 	}
 }
 
-/* Slabs of a run that are not committed. */
-static uint32_t count_unbacked(const struct hk_superslabs *space, uint32_t first, uint32_t count)
+uint32_t hk_run_unbacked(const struct hk_superslabs *space, uint32_t first, uint32_t count)
 {
 	uint32_t unbacked = 0;
 
 	for (; count; first++, count--)
 		unbacked += !is_committed(space, first);
 	return unbacked;
-}
-
-bool hk_run_is_backed(const struct hk_superslabs *space, uint32_t first, uint32_t count)
-{
-	return !count_unbacked(space, first, count);
 }
 
 void hk_classes_set(struct hk_superslabs *space, uint32_t first, uint32_t count, unsigned value)
@@ -309,8 +303,9 @@ static bool is_beyond_limit(const struct hk_superslabs *space, uint32_t count)
 }
 
 /*
- * A free run that needs no commit. Where commits are charged it is not looked for: the lowest
- * free run is taken, whatever it needs, so that a reset arena does as one that is new.
+ * A free run that needs no commit. Where commits are charged it is looked for last, see
+ * take_ready(): the lowest free run is taken, whatever it needs, so that a reset arena does as
+ * one that is new.
  */
 static uint32_t find_ready(const struct hk_superslabs *space, uint32_t count, size_t align)
 {
@@ -377,7 +372,22 @@ static bool wait_for_trim(struct hk_superslabs *space, size_t steps)
 	return true;
 }
 
-/* The same, again while a trim hides what there is. */
+/* Takes a run that is committed, after the commit of another was refused. */
+static int take_ready(struct hk_superslabs *space, uint32_t count, size_t align, uint32_t *first)
+{
+	int error = HK_ERROR_ADDRESS_SPACE;
+
+	hk_space_lock(space);
+	*first = find(space, &space->ready, count, align);
+	if (*first != HK_MAP_NONE)
+		error = publish_classes(space, *first + count);
+	if (!error)
+		hk_space_mark_used(space, *first, count);
+	hk_space_unlock(space);
+	return error;
+}
+
+/* Takes a run, again while a trim hides what there is. */
 static int take_or_wait(struct hk_superslabs *space, uint32_t count, uint32_t backed, size_t align,
 			uint32_t *first)
 {
@@ -387,6 +397,8 @@ static int take_or_wait(struct hk_superslabs *space, uint32_t count, uint32_t ba
 	do {
 		steps = atomic_load_explicit(&space->trim_steps, memory_order_acquire);
 		error = take(space, count, backed, align, first);
+		if (error && is_charged(space) && !take_ready(space, count, align, first))
+			error = 0;
 	} while (error && wait_for_trim(space, steps));
 	return error;
 }
@@ -415,10 +427,8 @@ int hk_run_take_backed(struct hk_superslabs *space, uint32_t count, uint32_t *ba
 	error = take_or_wait(space, count, *backed, HK_SLAB_SIZE, first);
 	if (error)
 		return error;
-	/* what follows may be committed from an earlier use */
-	while (*backed < count && is_committed(space, *first + *backed))
-		++*backed;
-	atomic_fetch_add_explicit(&space->unbacked, count_unbacked(space, *first, count),
+	/* what follows may be committed from an earlier use, which must not show: see hk_run_back() */
+	atomic_fetch_add_explicit(&space->unbacked, hk_run_unbacked(space, *first, count),
 				  memory_order_relaxed);
 	*zeroed = is_zeroed(space, *first, *backed);
 	hk_space_clear_bits(space, *first, count, false);
@@ -427,21 +437,37 @@ int hk_run_take_backed(struct hk_superslabs *space, uint32_t count, uint32_t *ba
 
 int hk_run_back(struct hk_superslabs *space, uint32_t first, uint32_t count, bool *zeroed)
 {
-	uint32_t missing = count_unbacked(space, first, count);
+	uint32_t missing = hk_run_unbacked(space, first, count);
 	int error = commit_run(space, first, count);
 
 	*zeroed = is_zeroed(space, first, count);
-	missing -= count_unbacked(space, first, count);
+	missing -= hk_run_unbacked(space, first, count);
 	atomic_fetch_sub_explicit(&space->unbacked, missing, memory_order_relaxed);
 	hk_space_clear_bits(space, first, count, false);
 	return error;
+}
+
+size_t hk_run_trim(struct hk_superslabs *space, uint32_t first, uint32_t count)
+{
+	size_t freed = 0;
+
+	for (; count; first++, count--) {
+		if (!is_committed(space, first) ||
+		    hk_memory_decommit(space->memory, hk_slab_address(space, first), HK_SLAB_SIZE))
+			continue;
+		atomic_fetch_add_explicit(&space->unbacked, 1, memory_order_relaxed);
+		hk_space_clear_bits(space, first, 1, true);
+		atomic_fetch_sub_explicit(&space->committed, 1, memory_order_relaxed);
+		freed += HK_SLAB_SIZE;
+	}
+	return freed;
 }
 
 void hk_run_give(struct hk_superslabs *space, uint32_t first, uint32_t count)
 {
 	uint32_t index;
 
-	atomic_fetch_sub_explicit(&space->unbacked, count_unbacked(space, first, count),
+	atomic_fetch_sub_explicit(&space->unbacked, hk_run_unbacked(space, first, count),
 				  memory_order_relaxed);
 	hk_space_lock(space);
 	mark_free(space, first, count);

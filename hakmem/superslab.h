@@ -170,8 +170,8 @@ int hk_run_take(struct hk_superslabs *space, uint32_t count, size_t align, size_
 		uint32_t *first, bool *zeroed);
 
 /*
- * The same for a class, whose run may be backed from its start as far as it is needed: at least
- * @backed slabs, which then says how many are. Locks: space.
+ * The same for a class, whose run may be backed from its start as far as it is needed: @backed
+ * slabs, which then says how many are. Locks: space.
  */
 int hk_run_take_backed(struct hk_superslabs *space, uint32_t count, uint32_t *backed,
 		       uint32_t *first, bool *zeroed);
@@ -182,8 +182,11 @@ int hk_run_take_backed(struct hk_superslabs *space, uint32_t count, uint32_t *ba
  */
 int hk_run_back(struct hk_superslabs *space, uint32_t first, uint32_t count, bool *zeroed);
 
-/* Whether slabs that the caller owns are committed. */
-bool hk_run_is_backed(const struct hk_superslabs *space, uint32_t first, uint32_t count);
+/* Slabs of a run that are not committed. The caller owns it. */
+uint32_t hk_run_unbacked(const struct hk_superslabs *space, uint32_t first, uint32_t count);
+
+/* Decommits what is committed of slabs that the caller owns and does not use: bytes. */
+size_t hk_run_trim(struct hk_superslabs *space, uint32_t first, uint32_t count);
 
 /* Whether the range, were it empty, had room for such a run. */
 bool hk_run_is_possible(const struct hk_superslabs *space, size_t count, size_t align);

@@ -83,13 +83,17 @@ Test(slab_charged, a_run_is_backed_as_its_blocks_leave, .timeout = 60)
 			return_one(blocks[i]);
 		cr_assert_eq(space->used, 0);
 		cr_assert_eq(space->unbacked, 0);
-		/* what is committed serves again, whole, without the platform */
+		/* what is committed serves again, in the same order, without the platform */
 		fault_platform_rewind(&fault);
-		blocks[0] = take_one(size_class);
-		cr_assert_eq(blocks[0], base);
+		for (i = 0; i < info->blocks; i++) {
+			blocks[i] = take_one(size_class);
+			must(blocks[i] == base + i * info->size, "class %u, block %zu", size_class,
+			     i);
+		}
 		cr_assert_eq(slabs->classes[size_class].growing, 0);
 		cr_assert_eq(fault.counts[FAULT_COMMIT], 0);
-		return_one(blocks[0]);
+		for (i = 0; i < info->blocks; i++)
+			return_one(blocks[i]);
 		hk_superslabs_trim(space, 0, (struct hk_deadline){ 0 });
 		cr_assert_eq(space->committed, 0);
 	}
@@ -313,6 +317,120 @@ Test(slab_charged, what_is_backed_later_is_not_zero_if_it_was_used)
 	cr_assert_eq(space->committed, 5);
 	return_one(blocks[0]);
 	return_one(blocks[1]);
+	close_slabs();
+}
+
+/* A growing run: slab 0 in use, slab 1 not committed, slabs 2 to 4 committed from before. */
+static void open_strays(void)
+{
+	uint32_t front, last;
+
+	open_charged();
+	front = taken(2);
+	last = taken(3);
+	give(front, 2);
+	hk_superslabs_trim(space, 0, (struct hk_deadline){ 0 });
+	give(last, 3);
+	cr_assert_eq(take_blocks(GROWING, first_blocks, IN_FIRST), IN_FIRST);
+	cr_assert_eq(space->committed, 4);
+	cr_assert_eq(space->unbacked, 1);
+}
+
+Test(slab_charged, what_a_run_does_not_use_yet_makes_room_at_the_limit)
+{
+	struct hk_stats stats;
+	void *block, *large;
+
+	open_strays();
+	hk_arena_stats(arena, &stats);
+	cr_assert_eq(stats.free_bytes, 3 * SLAB);
+	arena->memory.limit = hk_arena_used(arena);
+	large = hk_arena_alloc(arena, HK_CLASS_MAX + 1);
+	cr_assert_null(large);
+	block = hk_arena_alloc(arena, 13312);
+	cr_assert_eq(block, (unsigned char *)first_blocks[0] + IN_FIRST * 13312);
+	agree();
+	hk_arena_free(arena, block);
+	return_first_blocks();
+	close_slabs();
+}
+
+Test(slab_charged, a_trim_takes_what_a_run_does_not_use_yet)
+{
+	size_t used;
+
+	open_strays();
+	used = hk_arena_used(arena);
+	cr_assert_eq(hk_arena_trim(arena, used, 0), 0, "there is no more than is to be kept");
+	/* a step at a time where time is up */
+	cr_assert_geq(hk_arena_trim(arena, 0, 1), 3 * SLAB);
+	agree();
+	cr_assert_eq(space->committed, 1);
+	cr_assert_eq(space->unbacked, 4);
+	return_first_blocks();
+	close_slabs();
+}
+
+/* What is committed and free lies behind what is not, and no more is to be had. */
+Test(slab_charged, a_run_that_is_committed_serves_when_a_commit_is_refused)
+{
+	uint32_t front, last, first;
+
+	open_charged();
+	front = taken(8);
+	last = taken(8);
+	taken(1);
+	give(front, 8);
+	hk_superslabs_trim(space, 0, (struct hk_deadline){ 0 });
+	give(last, 8);
+	arena->memory.limit = hk_arena_used(arena);
+	cr_assert_eq(take(8, SLAB, &first), 0);
+	cr_assert_eq(first, last);
+	cr_assert_eq(take(8, SLAB, &first), HK_ERROR_LIMIT);
+	give(last, 8);
+	arena->memory.limit = SIZE_MAX;
+	cr_assert_eq(taken(8), front, "the lowest");
+	close_space(); /* its runs hold no blocks */
+}
+
+static int take_from_second_and_fail(void)
+{
+	size_t i;
+
+	/* slab 5 is in use then, 6 to 9 are committed */
+	for (i = 0; i < IN_FIRST; i++)
+		take_rival();
+	fault_platform_rewind(&fault);
+	fault.fail_from = 1; /* the third run that it would begin, too */
+	return -1;
+}
+
+Test(slab_charged, of_two_growing_runs_the_one_that_needs_no_commit_grows)
+{
+	uint32_t front, last;
+	void *block;
+
+	open_charged();
+	front = taken(6);
+	last = taken(4);
+	give(front, 6);
+	hk_superslabs_trim(space, 0, (struct hk_deadline){ 0 });
+	give(last, 4);
+	cr_assert_eq(take_blocks(GROWING, first_blocks, IN_FIRST), IN_FIRST);
+	/* the first run cannot grow, and is the first in the list again */
+	in_commit = take_from_second_and_fail;
+	cr_assert_eq(hk_slab_take(slabs, GROWING, &block, 1, NULL), 0);
+	cr_assert_eq(slabs->classes[GROWING].new_runs, 2);
+	cr_assert_eq(slabs->classes[GROWING].growing, 1);
+	fault_platform_rewind(&fault);
+	arena->memory.limit = hk_arena_used(arena);
+	while (hk_slab(space, 5)->usable < 24)
+		take_one(GROWING);
+	cr_assert_eq(hk_slab(space, 0)->usable, IN_FIRST);
+	cr_assert_eq(hk_slab_take(slabs, GROWING, &block, 1, NULL), 1, "of the last slab");
+	agree();
+	hk_slab_reset(slabs);
+	hk_superslabs_reset(space);
 	close_slabs();
 }
 
