@@ -6,8 +6,8 @@
  * that may be parked. Its counters are changed by the holder only.
  *
  * Lock order, outermost first: caches (arena), class (slab), magazines (depot), trim, space
- * (superslab). No callback of the host is called with a lock held; the platform is, for
- * metadata only.
+ * (superslab), stack (stack_locked.c). No callback of the host is called with a lock held; the
+ * platform is, for metadata, and for slabs that a class's runs do not use yet (hk_slab_trim()).
  */
 #ifndef HK_LOCK_H
 #define HK_LOCK_H

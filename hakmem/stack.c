@@ -62,13 +62,4 @@ void hk_stack_clear(struct hk_stack *stack)
 	atomic_store_explicit(&stack->head, hk_stack_head(old, 0), memory_order_relaxed);
 }
 
-void hk_stack_add_lock(struct hk_stacks stacks, struct hk_stack *stack, uint64_t *acquired,
-		       uint64_t *waited)
-{
-	(void)stacks;
-	(void)stack;
-	(void)acquired;
-	(void)waited;
-}
-
 #endif /* !HK_STACK_LOCKED */

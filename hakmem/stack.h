@@ -74,7 +74,18 @@ uint32_t hk_stack_depth(struct hk_stacks stacks, struct hk_stack *stack);
 void hk_stack_clear(struct hk_stack *stack);
 
 /* Adds how often the stack's lock, where it has one, was taken and waited for. */
+#if HK_STACK_LOCKED
 void hk_stack_add_lock(struct hk_stacks stacks, struct hk_stack *stack, uint64_t *acquired,
 		       uint64_t *waited);
+#else
+static inline void hk_stack_add_lock(struct hk_stacks stacks, struct hk_stack *stack,
+				     uint64_t *acquired, uint64_t *waited)
+{
+	(void)stacks;
+	(void)stack;
+	(void)acquired;
+	(void)waited;
+}
+#endif
 
 #endif /* HK_STACK_H */

@@ -427,7 +427,7 @@ int hk_run_take_backed(struct hk_superslabs *space, uint32_t count, uint32_t *ba
 	error = take_or_wait(space, count, *backed, HK_SLAB_SIZE, first);
 	if (error)
 		return error;
-	/* what follows may be committed from an earlier use, which must not show: see hk_run_back() */
+	/* what follows may be committed from an earlier use, which must not show */
 	atomic_fetch_add_explicit(&space->unbacked, hk_run_unbacked(space, *first, count),
 				  memory_order_relaxed);
 	*zeroed = is_zeroed(space, *first, *backed);

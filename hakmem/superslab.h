@@ -5,8 +5,9 @@
  * What is asked for here is a run, neighbouring slabs. Two maps say which slabs are free, and
  * which of these are committed ("ready"); the lowest run of the second is taken where one is
  * long enough, else the lowest of the first, and what is missing is committed. A short run goes
- * where a superslab is not all ready anyway, which keeps whole ones for large blocks: on the Minetest
- * trace that is worth as much memory as the caches hold. A run may span superslabs. Slabs are numbered from the start of the range.
+ * where a superslab is not all ready anyway, which keeps whole ones for large blocks: on the
+ * Minetest trace that is worth as much memory as the caches hold. A run may span superslabs.
+ * Slabs are numbered from the start of the range.
  *
  * States of a slab, and who may change them:
  *
@@ -15,8 +16,8 @@
  *	used, not committed	its owner; "unbacked"
  *	used, committed		its owner
  *
- * A run is committed once hk_run_take() returns. Where the platform charges for what is committed,
- * a class's run, carved from its start, is backed slab by slab as it is used.
+ * A run is committed once hk_run_take() returns. Where the platform charges for what is
+ * committed, a class's run, carved from its start, is backed slab by slab as it is used.
  *
  * Slabs are committed and decommitted with no lock of allocations held: those concerned are marked
  * used for the time, and an allocation that finds nothing while a trim is at work waits for its

@@ -143,7 +143,7 @@ static void run_arena_create(const struct self_options *options)
 
 	if (CHECK(hk_arena_create(&arena, NULL) == HK_OK)) {
 		hk_arena_stats(arena, &stats);
-		/* where address space is short, half of the least that is tried is left to the host */
+		/* where the range is short, half of the least that is tried is the host's */
 		CHECK(stats.reserved_bytes >= 32 * SELF_MIB);
 		block = hk_arena_alloc(arena, 100);
 		CHECK(block);

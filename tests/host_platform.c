@@ -72,7 +72,7 @@ static void leave(struct host *host)
 	atomic_fetch_sub(&host->inside, 1);
 }
 
-/* Marks a range as worked on. Return: its first page, HOST_PAGES where it is none of this host's. */
+/* Marks a range as worked on: its first page, HOST_PAGES where it is none of this host's. */
 static size_t begin(struct host *host, const unsigned char *ptr, size_t size)
 {
 	size_t first, page;
