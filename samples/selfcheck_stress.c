@@ -9,6 +9,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include <platform/platform.h>
+
 #include "os.h"
 #include "selfcheck.h"
 
@@ -228,12 +230,13 @@ static size_t empty_mailboxes(struct stress *stress)
 	return damaged;
 }
 
-void self_stress(const struct self_options *options)
+static void stress_on(const struct self_options *options, const struct hk_platform *platform)
 {
 	struct stress stress = { .options = options };
 	struct hk_arena_config config = {
 		.name = "stress",
 		.address_space = options->address_space,
+		.platform = platform,
 		.context = &stress,
 		.on_report = on_report,
 	};
@@ -282,4 +285,16 @@ void self_stress(const struct self_options *options)
 out_free:
 	free(stress.mailboxes);
 	free(threads);
+}
+
+/* On the system as it is, and as if it charged for what is committed; some do. */
+void self_stress(const struct self_options *options)
+{
+	struct hk_platform charged;
+
+	stress_on(options, NULL);
+	if (!CHECK(hk_platform_system(&charged) == HK_OK))
+		return;
+	charged.flags |= HK_PLATFORM_CHARGED;
+	stress_on(options, &charged);
 }
