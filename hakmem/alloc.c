@@ -48,13 +48,24 @@ static struct request request_for(size_t size, size_t align, bool zero)
 	return request;
 }
 
+static int try_large(struct hk_arena *arena, struct hk_front *front, struct request request,
+		     void **block)
+{
+	struct hk_slab_marks marks = hk_slab_marks(&arena->slabs, 0);
+	int error = hk_large_alloc(&arena->large, request.size, request.align,
+				   request.zero ? request.size : 0, block);
+
+	if (front)
+		hk_front_note(front, hk_slab_stage(&arena->slabs, 0, marks));
+	return error;
+}
+
 /* One try, without making room: 0, with a block, or an error. */
 static int try_alloc(struct hk_arena *arena, struct hk_front *front, struct request request,
 		     void **block)
 {
 	if (!request.size_class)
-		return hk_large_alloc(&arena->large, request.size, request.align,
-				      request.zero ? request.size : 0, block);
+		return try_large(arena, front, request, block);
 	*block = NULL;
 	if (!front)
 		hk_slab_take(&arena->slabs, request.size_class, block, 1, NULL);
@@ -158,6 +169,7 @@ void hk_free_slow(struct hk_cache *cache, void *ptr)
 		return;
 	}
 	fault = hk_large_free(&front->arena->large, ptr);
+	hk_front_note(front, HK_STAGE_LARGE);
 	if (fault)
 		refuse(front, fault, ptr);
 }
@@ -201,6 +213,7 @@ void hk_arena_free(struct hk_arena *arena, void *ptr)
 static bool resize_large(struct hk_front *front, void *ptr, size_t size)
 {
 	struct hk_arena *arena = front->arena;
+	struct hk_slab_marks marks = hk_slab_marks(&arena->slabs, 0);
 	int error = hk_large_resize(&arena->large, ptr, size);
 	unsigned round;
 
@@ -209,6 +222,7 @@ static bool resize_large(struct hk_front *front, void *ptr, size_t size)
 		hk_arena_make_room(arena, front, size, error, round);
 		error = hk_large_resize(&arena->large, ptr, size);
 	}
+	hk_front_note(front, hk_slab_stage(&arena->slabs, 0, marks));
 	return !error;
 }
 
@@ -228,6 +242,7 @@ static void *resize(struct hk_front *front, void *ptr, size_t size, size_t align
 	size_t old = hk_slab_block_size(&arena->slabs, ptr);
 	struct request request = request_for(size, align, false);
 	bool aligned = !((uintptr_t)ptr & (align - 1));
+	struct hk_slab_marks marks;
 	void *block;
 
 	if (!old) {
@@ -237,7 +252,9 @@ static void *resize(struct hk_front *front, void *ptr, size_t size, size_t align
 	if (aligned && resize_in_place(front, ptr, request))
 		return ptr;
 	if (old > HK_CLASS_MAX && size > old && align <= HK_SLAB_SIZE) {
+		marks = hk_slab_marks(&arena->slabs, 0);
 		block = hk_large_move(&arena->large, ptr, size);
+		hk_front_note(front, hk_slab_stage(&arena->slabs, 0, marks));
 		if (block)
 			return block;
 	}
@@ -340,6 +357,15 @@ void hk_free_fn(struct hk_cache *cache, void *ptr)
 void hk_free_sized_fn(struct hk_cache *cache, void *ptr, size_t size)
 {
 	hk_free_sized(cache, ptr, size);
+}
+
+enum hk_stage hk_cache_stage(struct hk_cache *cache)
+{
+	struct hk_front *front = hk_front(cache);
+	enum hk_stage stage = (enum hk_stage)front->stage;
+
+	front->stage = HK_STAGE_HIT;
+	return stage;
 }
 
 bool hk_arena_owns(const struct hk_arena *arena, const void *ptr)

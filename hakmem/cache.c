@@ -77,6 +77,7 @@ void hk_front_reset(struct hk_front *front)
 	for (index = 0; index < HK_CLASSES; index++)
 		set_spare(front, index, no_top());
 	front->hot.bound = 0;
+	front->stage = HK_STAGE_HIT;
 	memset(front->batch, 0, sizeof(front->batch));
 }
 
@@ -110,6 +111,7 @@ void hk_front_return(struct hk_front *front, void *const *blocks, size_t count)
 {
 	struct hk_bad bad[HK_BATCH_MAX];
 
+	hk_front_note(front, HK_STAGE_SLAB);
 	note_refused(front, bad, hk_slab_return(front->depot->slabs, blocks, count, bad));
 }
 
@@ -118,6 +120,7 @@ static void drain(struct hk_front *front, unsigned size_class, void **top)
 {
 	struct hk_bad bad[HK_BATCH_MAX];
 
+	hk_front_note(front, HK_STAGE_SLAB);
 	note_refused(front, bad, hk_magazine_drain(front->depot, size_class, top, bad));
 }
 
@@ -138,6 +141,7 @@ static void **first_magazine(struct hk_front *front, unsigned size_class)
 {
 	if (!hk_class_infos[size_class].capacity || is_cold(front, size_class))
 		return NULL;
+	hk_front_note(front, HK_STAGE_DEPOT);
 	return hk_magazine_get(front->depot, size_class);
 }
 
@@ -156,6 +160,7 @@ static size_t next_batch(struct hk_front *front, unsigned size_class)
 /* A batch from the slabs: the first block is the caller's, the others fill the loaded one. */
 static void *refill_from_slabs(struct hk_front *front, unsigned size_class)
 {
+	struct hk_slab_marks marks = hk_slab_marks(front->depot->slabs, size_class);
 	void **top = front->hot.top[size_class];
 	void *blocks[HK_BATCH_MAX];
 	size_t count;
@@ -168,6 +173,7 @@ static void *refill_from_slabs(struct hk_front *front, unsigned size_class)
 	}
 	count = top ? next_batch(front, size_class) : 1;
 	count = hk_slab_take(front->depot->slabs, size_class, blocks, count, NULL);
+	hk_front_note(front, hk_slab_stage(front->depot->slabs, size_class, marks));
 	if (!count)
 		return NULL;
 	if (count > 1) {
@@ -187,11 +193,13 @@ static void *refill(struct hk_front *front, unsigned size_class)
 	if (!is_empty(spare)) {
 		set_spare(front, size_class, top);
 		hk_count(&front->spare_swap);
+		hk_front_note(front, HK_STAGE_SPARE);
 	} else {
 		full = hk_depot_get(front->depot, size_class);
 		if (!full)
 			return refill_from_slabs(front, size_class);
 		count_exchange(front, &front->gets[size_class], size_class);
+		hk_front_note(front, HK_STAGE_DEPOT);
 		if (is_none(spare))
 			set_spare(front, size_class, top);
 		else if (!is_none(top))
@@ -212,6 +220,7 @@ static void **make_room(struct hk_front *front, unsigned size_class)
 	if (empty && !is_none(spare)) {
 		if (hk_depot_put(front->depot, size_class, spare)) {
 			count_exchange(front, &front->puts[size_class], size_class);
+			hk_front_note(front, HK_STAGE_DEPOT);
 		} else {
 			hk_magazine_put(front->depot, empty);
 			empty = NULL;
@@ -252,6 +261,7 @@ void hk_front_push(struct hk_front *front, unsigned size_class, void *ptr)
 		set_spare(front, size_class, top);
 		top = spare;
 		hk_count(&front->spare_swap);
+		hk_front_note(front, HK_STAGE_SPARE);
 	} else {
 		top = make_room(front, size_class);
 	}
@@ -296,14 +306,19 @@ void *hk_front_alloc(struct hk_front *front, unsigned size_class)
 
 void *hk_front_zalloc(struct hk_front *front, unsigned size_class, size_t size)
 {
+	struct hk_slabs *slabs = front->depot->slabs;
+	struct hk_slab_marks marks;
 	bool zeroed = false;
 	void *block = NULL;
 
 	/* the largest are in no magazine: they may be zero still, and are worth asking */
-	if (!hk_class_infos[size_class].capacity)
-		hk_slab_take(front->depot->slabs, size_class, &block, 1, &zeroed);
-	else
+	if (!hk_class_infos[size_class].capacity) {
+		marks = hk_slab_marks(slabs, size_class);
+		hk_slab_take(slabs, size_class, &block, 1, &zeroed);
+		hk_front_note(front, hk_slab_stage(slabs, size_class, marks));
+	} else {
 		block = hk_front_alloc(front, size_class);
+	}
 	if (block && !zeroed)
 		memset(block, 0, size);
 	return block;

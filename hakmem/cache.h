@@ -22,6 +22,7 @@
  * @next_free: while not alive: the next such slot, plus one.
  * @alive: created and not destroyed.
  * @in_oom: on_oom runs for this cache.
+ * @stage: the deepest enum hk_stage since hk_cache_stage() was last asked.
  * @spare_swap: as in struct hk_counters; so are the others.
  * @spare: per class, the topmost slot in use of the spare magazine.
  * @gets: full magazines got from the depot; small, see hk_front_fold().
@@ -37,6 +38,7 @@ struct hk_front {
 	uint32_t next_free;
 	bool alive;
 	bool in_oom;
+	uint8_t stage;
 	_Atomic size_t spare_swap;
 	_Atomic size_t free_null;
 	_Atomic size_t refused;
@@ -60,6 +62,13 @@ static inline void hk_count(_Atomic size_t *counter)
 {
 	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1,
 			      memory_order_relaxed);
+}
+
+/* Notes how far down a call went. */
+static inline void hk_front_note(struct hk_front *front, enum hk_stage stage)
+{
+	if (stage > front->stage)
+		front->stage = (uint8_t)stage;
 }
 
 /* Makes a cache without magazines. */

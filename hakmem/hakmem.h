@@ -132,6 +132,14 @@ HK_API const char *hk_error_name(int error);
 HK_API const char *hk_fault_name(enum hk_fault fault);
 
 /**
+ * hk_stage_name() - a stage in words
+ * @stage: an enum hk_stage.
+ *
+ * Return: a static string; "unknown stage" for what is none.
+ */
+HK_API const char *hk_stage_name(enum hk_stage stage);
+
+/**
  * hk_arena_create() - make an arena
  * @arena: receives it; NULL on failure.
  * @config: all choices; NULL for the defaults. Copied.
@@ -200,6 +208,20 @@ HK_API void hk_cache_flush(struct hk_cache *cache);
  * Context: the cache's user; takes locks, makes no platform call.
  */
 HK_API void hk_cache_destroy(struct hk_cache *cache);
+
+/**
+ * hk_cache_stage() - how far down the cache's calls went since this was last asked
+ * @cache: the cache.
+ *
+ * For a host that times its calls: what did the slow one do? Hits leave no trace, so that
+ * asking after each call costs them nothing. Of calls that several threads make at the same
+ * time in the same class, one may be told the deeper stage of another; it is never told a
+ * shallower one than its own.
+ *
+ * Context: the cache's user; lock-free. Return: the deepest stage; HK_STAGE_HIT when all calls
+ * hit, and until the next that does not.
+ */
+HK_API enum hk_stage hk_cache_stage(struct hk_cache *cache);
 
 /**
  * hk_arena_alloc() - allocate without a cache

@@ -3,15 +3,16 @@
  * The table of size classes.
  *
  * A run is the shortest of 1 to 8 slabs that wastes at most 1/32 at its end; where none does,
- * as many as waste least are few. A magazine holds 31 blocks, fewer where these would pass a
+ * as many as waste least are few. A magazine holds 31 blocks
+ * (HK_MAGAZINE_ROUNDS), fewer where these would pass a
  * number of bytes, one of those up to MAGAZINE_MAX_BLOCK; larger blocks are not cached. What
  * caches hold at the recorded programs' peaks decided the numbers.
  */
 #include <hakmem/size_class.h>
 
-#define MAGAZINE_SMALL 2048	   /* up to this block size ... */
-#define MAGAZINE_SMALL_BYTES 32768 /* ... a magazine holds this much, ... */
-#define MAGAZINE_BYTES 8192	   /* ... beyond, this much */
+#define MAGAZINE_SMALL 2048				/* up to this block size ... */
+#define MAGAZINE_SMALL_BYTES (HK_MAGAZINE_SLOTS * 1024) /* ... a magazine holds this much, ... */
+#define MAGAZINE_BYTES (HK_MAGAZINE_SLOTS * 256)	/* ... beyond, this much */
 #define MAGAZINE_MAX_BLOCK 32768
 
 #define TAIL(size, slabs) ((slabs)*65536 % (size))
@@ -30,7 +31,8 @@
 	 : (size) > MAGAZINE_BYTES   ? 1                                                           \
 	 : (size) > MAGAZINE_SMALL   ? MAGAZINE_BYTES / (size)                                     \
 				     : MAGAZINE_SMALL_BYTES / (size))
-#define CAPACITY(size) (uint8_t)(ROUNDS(size) < 31 ? ROUNDS(size) : 31)
+#define CAPACITY(size)                                                                             \
+	(uint8_t)(ROUNDS(size) < HK_MAGAZINE_ROUNDS ? ROUNDS(size) : HK_MAGAZINE_ROUNDS)
 #define CLASS(size)                                                                                \
 	{                                                                                          \
 		(size), (0x80000000u + (size) / 16 - 1) / ((size) / 16),                           \

@@ -19,7 +19,7 @@
  *	the block at that offset; exact, as offset / 16 and size / 16 are at most 2^15.
  * @blocks: blocks in a run.
  * @slabs: slabs of a run, 1 to 8.
- * @capacity: rounds of a magazine, 0 to 31; 0: blocks of this class are not cached.
+ * @capacity: rounds of a magazine, 0 to HK_MAGAZINE_ROUNDS; 0: blocks of this class are not cached.
  */
 struct hk_class_info {
 	uint32_t size;

@@ -240,7 +240,7 @@ static void take_new(struct hk_slabs *slabs, unsigned size_class, uint32_t numbe
 		growing_push(class, run, number);
 	class->blocks_free += run->usable;
 	class->slabs += info->slabs;
-	class->new_runs++;
+	atomic_fetch_add_explicit(&class->new_runs, 1, memory_order_relaxed);
 	/* from this run, whatever others returned meanwhile: none stays wholly free */
 	take_run(slabs, size_class, number, batch);
 	class->batches++;
@@ -326,6 +326,33 @@ size_t hk_slab_take(struct hk_slabs *slabs, unsigned size_class, void **blocks, 
 	if (zeroed)
 		*zeroed = batch.zeroed;
 	return batch.taken;
+}
+
+struct hk_slab_marks hk_slab_marks(const struct hk_slabs *const_slabs, unsigned size_class)
+{
+	struct hk_slabs *slabs = (struct hk_slabs *)const_slabs; /* for its atomics */
+	struct hk_superslabs *space = slabs->space;
+	struct hk_slab_marks marks = {
+		atomic_load_explicit(&space->memory->calls, memory_order_relaxed),
+		atomic_load_explicit(&space->new_superslabs, memory_order_relaxed),
+		atomic_load_explicit(&slabs->classes[size_class].new_runs, memory_order_relaxed),
+	};
+
+	return marks;
+}
+
+enum hk_stage hk_slab_stage(const struct hk_slabs *slabs, unsigned size_class,
+			    struct hk_slab_marks before)
+{
+	struct hk_slab_marks after = hk_slab_marks(slabs, size_class);
+
+	if (after.superslabs != before.superslabs)
+		return HK_STAGE_NEW_SUPERSLAB;
+	if (after.calls != before.calls)
+		return HK_STAGE_PLATFORM;
+	if (!size_class)
+		return HK_STAGE_LARGE;
+	return after.runs != before.runs ? HK_STAGE_NEW_SLAB : HK_STAGE_SLAB;
 }
 
 /* Where a pointer lies in a class's run: the run, the block, whether it is the block's start. */

@@ -34,7 +34,7 @@ struct hk_slab_class {
 	size_t blocks_free;	      /* in slabs */
 	size_t slabs;
 	uint64_t batches;
-	uint64_t new_runs;
+	_Atomic size_t new_runs; /* changed with the lock held */
 	uint64_t returns;
 	uint64_t runs_emptied;
 };
@@ -60,6 +60,20 @@ size_t hk_slab_take(struct hk_slabs *slabs, unsigned size_class, void **blocks, 
  */
 size_t hk_slab_return(struct hk_slabs *slabs, void *const *blocks, size_t count,
 		      struct hk_bad *bad);
+
+/* What only grows when something costly is done: for hk_slab_stage(). */
+struct hk_slab_marks {
+	size_t calls;
+	size_t superslabs;
+	size_t runs;
+};
+
+/* Before work for a class; 0 for a large block. */
+struct hk_slab_marks hk_slab_marks(const struct hk_slabs *slabs, unsigned size_class);
+
+/* After it: how far down it went, by what has grown meanwhile, whoever did it. */
+enum hk_stage hk_slab_stage(const struct hk_slabs *slabs, unsigned size_class,
+			    struct hk_slab_marks before);
 
 /* Bytes of the block that begins at @ptr, 0 for what is none's start; lock-free. */
 size_t hk_slab_block_size(const struct hk_slabs *slabs, const void *ptr);

@@ -44,7 +44,7 @@ static void add_class(struct hk_arena *arena, unsigned size_class, struct hk_sta
 	out->slabs = class->slabs;
 	stats->free_bytes += hk_slab_idle(&arena->slabs, size_class) * HK_SLAB_SIZE;
 	out->slab_batch = class->batches;
-	out->new_slab = class->new_runs;
+	out->new_slab = load(&class->new_runs);
 	out->depot_to_slab = class->returns;
 	out->slab_emptied = class->runs_emptied;
 	out->lock_acquired = class->lock.acquired;
@@ -89,7 +89,7 @@ static void add_space(struct hk_arena *arena, struct hk_stats *stats)
 	hk_lock_acquire(&space->lock, platform);
 	committed = load(&space->committed);
 	backed = space->used - load(&space->unbacked);
-	stats->counters.new_superslab = space->new_superslabs;
+	stats->counters.new_superslab = load(&space->new_superslabs);
 	stats->counters.superslab_emptied = space->superslabs_emptied;
 	/* a slab that is used and not yet committed is about to be */
 	if (committed > backed)

@@ -140,7 +140,7 @@ static void add_superslab(struct hk_superslabs *space)
 	hk_map_grow(&space->ready);
 	hk_map_set(&space->free, index * 32,
 		   (uint32_t)__builtin_popcount(hk_superslab_mask(space, index)));
-	space->new_superslabs++;
+	atomic_fetch_add_explicit(&space->new_superslabs, 1, memory_order_relaxed);
 }
 
 /* Adds superslabs until the first @slabs of the range belong to one. */

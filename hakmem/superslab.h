@@ -96,12 +96,12 @@ struct hk_superslabs {
 	struct hk_map ready;
 	struct hk_section classes;
 	struct hk_section headers;
-	size_t used;		  /* slabs */
-	_Atomic size_t unbacked;  /* of these, not committed */
-	size_t bitmap_bytes;	  /* committed */
-	_Atomic size_t committed; /* slabs */
-	_Atomic size_t bound;	  /* slabs whose class byte may be read */
-	uint64_t new_superslabs;
+	size_t used;		       /* slabs */
+	_Atomic size_t unbacked;       /* of these, not committed */
+	size_t bitmap_bytes;	       /* committed */
+	_Atomic size_t committed;      /* slabs */
+	_Atomic size_t bound;	       /* slabs whose class byte may be read */
+	_Atomic size_t new_superslabs; /* changed with the lock held */
 	uint64_t superslabs_emptied;
 };
 

@@ -151,7 +151,37 @@ struct hk_arena_config {
 #define HK_CLASS_INSIDE 122u /* a large block that began before goes on in this slab */
 #define HK_TOPS 123u
 #define HK_SLAB_SHIFT 16
+
+/*
+ * Slots of a magazine; one of them is a magazine's bottom. Benchmarks build the library with other
+ * powers of two, 8 to 128. It is part of the binary interface: a host defines it only for a
+ * library built the same way.
+ */
+#ifndef HK_MAGAZINE_SLOTS
 #define HK_MAGAZINE_SLOTS 32u
+#endif
+
+/**
+ * enum hk_stage - how far down a call went, from the cheapest to the dearest
+ * @HK_STAGE_HIT: the loaded magazine served.
+ * @HK_STAGE_SPARE: the cache's own second magazine.
+ * @HK_STAGE_DEPOT: a magazine from the depot, or to it.
+ * @HK_STAGE_SLAB: a batch of blocks from slabs, or to them.
+ * @HK_STAGE_NEW_SLAB: the class got a run of slabs.
+ * @HK_STAGE_LARGE: a large block was made, resized or freed.
+ * @HK_STAGE_PLATFORM: the platform was called.
+ * @HK_STAGE_NEW_SUPERSLAB: a superslab was used for the first time.
+ */
+enum hk_stage {
+	HK_STAGE_HIT = 0,
+	HK_STAGE_SPARE,
+	HK_STAGE_DEPOT,
+	HK_STAGE_SLAB,
+	HK_STAGE_NEW_SLAB,
+	HK_STAGE_LARGE,
+	HK_STAGE_PLATFORM,
+	HK_STAGE_NEW_SUPERSLAB,
+};
 
 /**
  * struct hk_counters - what the arena did off the hit path, since it was created

@@ -24,6 +24,18 @@ const char *hk_error_name(int error)
 	return names[-error];
 }
 
+const char *hk_stage_name(enum hk_stage stage)
+{
+	static const char *const names[] = {
+		"hit",	    "spare magazine", "depot",	  "slab",
+		"new slab", "large block",    "platform", "new superslab",
+	};
+
+	if ((unsigned)stage >= sizeof(names) / sizeof(names[0]))
+		return "unknown stage";
+	return names[stage];
+}
+
 const char *hk_fault_name(enum hk_fault fault)
 {
 	static const char *const names[] = {

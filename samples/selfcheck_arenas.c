@@ -47,6 +47,20 @@ static void run_fault_name(const struct self_options *options)
 	CHECK(strcmp(hk_fault_name((enum hk_fault)i), "unknown fault") == 0);
 }
 
+static void run_stage_name(const struct self_options *options)
+{
+	int i, j;
+
+	(void)options;
+	for (i = HK_STAGE_HIT; i <= HK_STAGE_NEW_SUPERSLAB; i++) {
+		CHECK(hk_stage_name((enum hk_stage)i) && hk_stage_name((enum hk_stage)i)[0]);
+		for (j = HK_STAGE_HIT; j < i; j++)
+			CHECK(strcmp(hk_stage_name((enum hk_stage)i),
+				     hk_stage_name((enum hk_stage)j)) != 0);
+	}
+	CHECK(strcmp(hk_stage_name((enum hk_stage)i), "unknown stage") == 0);
+}
+
 /* Creates an arena that must not come to be. */
 static int refusal(struct hk_arena_config config)
 {
@@ -345,6 +359,26 @@ static void run_cache_flush(const struct self_options *options)
 	self_close(&self);
 }
 
+static void run_cache_stage(const struct self_options *options)
+{
+	struct self_arena self;
+	void *block;
+
+	if (!self_open(&self, options))
+		return;
+	CHECK(hk_cache_stage(self.cache) == HK_STAGE_HIT);
+	block = hk_alloc(self.cache, 100);
+	CHECK(hk_cache_stage(self.cache) >= HK_STAGE_SLAB);
+	CHECK(hk_cache_stage(self.cache) == HK_STAGE_HIT);
+	hk_free(self.cache, block);
+	CHECK(hk_cache_stage(self.cache) == HK_STAGE_SLAB);
+	block = hk_alloc(self.cache, (size_t)600 << 10);
+	CHECK(hk_cache_stage(self.cache) >= HK_STAGE_LARGE);
+	hk_free(self.cache, block);
+	CHECK(hk_cache_stage(self.cache) == HK_STAGE_LARGE);
+	self_close(&self);
+}
+
 static void run_cache_destroy(const struct self_options *options)
 {
 	struct self_arena self;
@@ -448,11 +482,13 @@ const struct self_function self_arenas[] = {
 	{ "hk_version", false, run_version },
 	{ "hk_error_name", false, run_error_name },
 	{ "hk_fault_name", false, run_fault_name },
+	{ "hk_stage_name", false, run_stage_name },
 	{ "hk_arena_create", false, run_arena_create },
 	{ "hk_arena_reset", false, run_arena_reset },
 	{ "hk_arena_destroy", false, run_arena_destroy },
 	{ "hk_cache_create", false, run_cache_create },
 	{ "hk_cache_flush", false, run_cache_flush },
+	{ "hk_cache_stage", false, run_cache_stage },
 	{ "hk_cache_destroy", false, run_cache_destroy },
 	{ "hk_arena_alloc", false, run_arena_alloc },
 	{ "hk_arena_free", false, run_arena_free },

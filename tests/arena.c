@@ -42,6 +42,7 @@ Test(arena, names_and_version)
 {
 	int error;
 	int fault_kind;
+	int stage;
 
 	cr_assert_eq(hk_version(), HK_VERSION);
 	for (error = 0; error >= HK_ERROR_STATE; error--) {
@@ -57,6 +58,11 @@ Test(arena, names_and_version)
 		cr_assert_str_neq(hk_fault_name((enum hk_fault)fault_kind), "unknown fault");
 	}
 	cr_assert_str_eq(hk_fault_name((enum hk_fault)(HK_FAULT_PLATFORM + 1)), "unknown fault");
+	for (stage = 0; stage <= HK_STAGE_NEW_SUPERSLAB; stage++) {
+		cr_assert_str_neq(hk_stage_name((enum hk_stage)stage), "");
+		cr_assert_str_neq(hk_stage_name((enum hk_stage)stage), "unknown stage");
+	}
+	cr_assert_str_eq(hk_stage_name((enum hk_stage)stage), "unknown stage");
 }
 
 Test(arena, defaults)

@@ -387,6 +387,90 @@ Test(stats, early_returns)
 	close_all();
 }
 
+/* The stage of one call, by what it added to the counters. */
+static enum hk_stage stage_of(const struct hk_counters *added)
+{
+	if (added->new_superslab)
+		return HK_STAGE_NEW_SUPERSLAB;
+	if (added->platform_call)
+		return HK_STAGE_PLATFORM;
+	if (added->large_alloc || added->large_free)
+		return HK_STAGE_LARGE;
+	if (added->new_slab)
+		return HK_STAGE_NEW_SLAB;
+	if (added->slab_batch || added->depot_to_slab)
+		return HK_STAGE_SLAB;
+	if (added->depot_swap || added->magazine_to_depot)
+		return HK_STAGE_DEPOT;
+	return added->spare_swap ? HK_STAGE_SPARE : HK_STAGE_HIT;
+}
+
+/* Allocates and frees at random; each call's stage is what the counters say of it. */
+Test(stats, stages_are_what_the_counters_say)
+{
+	static const size_t sizes[] = { 16, 64, 300, 2000, 20000, 100000, 700 * KIB };
+	uint64_t random = 1, seen[HK_STAGE_NEW_SUPERSLAB + 1] = { 0 };
+	struct hk_counters before, added;
+	enum hk_stage stage, expected;
+	size_t i, slot;
+	bool fresh;
+
+	open_with(0);
+	memset(blocks, 0, 2000 * sizeof(*blocks));
+	for (i = 0; i < 30000; i++) {
+		random = random * UINT64_C(6364136223846793005) + 1442695040888963407;
+		/* stretches that allocate, and stretches that free, of all blocks or of a few */
+		slot = (random >> 33) % (i / 5000 % 2 ? 100 : 2000);
+		if (!blocks[slot] == (i / 1000 % 4 == 3))
+			continue;
+		before = counters_now();
+		fresh = !blocks[slot];
+		if (fresh) {
+			blocks[slot] = hk_alloc(cache, sizes[(random >> 20) % (i < 15000 ? 7 : 3)]);
+		} else {
+			hk_free(cache, blocks[slot]);
+			blocks[slot] = NULL;
+		}
+		stage = hk_cache_stage(cache);
+		added = delta(&before);
+		expected = stage_of(&added);
+		/* an empty magazine from the depot is in no counter */
+		if (expected < HK_STAGE_DEPOT && stage == HK_STAGE_DEPOT)
+			continue;
+		must(stage == expected, "call %zu: %s, the counters say %s", i,
+		     hk_stage_name(stage), hk_stage_name(expected));
+		must(hk_cache_stage(cache) == HK_STAGE_HIT, "call %zu: told twice", i);
+		seen[stage]++;
+	}
+	for (i = 0; i <= HK_STAGE_NEW_SUPERSLAB; i++)
+		cr_assert(seen[i], "no %s", hk_stage_name((enum hk_stage)i));
+	hk_free_bulk(cache, 2000, blocks);
+	close_all();
+}
+
+Test(stats, stages_of_resizes_and_after_a_reset)
+{
+	void *block;
+
+	open_with(0);
+	block = hk_alloc(cache, MIB);
+	cr_assert_eq(hk_cache_stage(cache), HK_STAGE_NEW_SUPERSLAB);
+	cr_assert(hk_expand(cache, block, 3 * MIB));
+	cr_assert_geq(hk_cache_stage(cache), HK_STAGE_PLATFORM);
+	block = hk_realloc(cache, block, MIB);
+	cr_assert_eq(hk_cache_stage(cache), HK_STAGE_LARGE);
+	cr_assert(hk_expand(cache, block, 2 * MIB));
+	cr_assert_eq(hk_cache_stage(cache), HK_STAGE_LARGE, "resized in place");
+	hk_free(cache, block);
+	cr_assert_eq(hk_cache_stage(cache), HK_STAGE_LARGE);
+	hk_free(cache, hk_zalloc(cache, 100000));
+	cr_assert_eq(hk_cache_stage(cache), HK_STAGE_NEW_SLAB, "from what is committed");
+	hk_free(cache, hk_alloc(cache, 10));
+	hk_arena_reset(arena);
+	cr_assert_eq(hk_cache_stage(cache), HK_STAGE_HIT, "a reset forgets");
+	close_all();
+}
+
 /* What a cache counted is not lost with it. */
 Test(stats, counters_outlive_their_cache)
 {
