@@ -83,6 +83,8 @@ SAMPLES = {
         "samples/replay_report.c",
         "samples/replay_run.c",
         "samples/replay_verify.c",
+        "samples/json.c",
+        "samples/pattern.c",
         "samples/heap_hakmem.c",
         "samples/heap_libc.c",
         "samples/heap_null.c",

@@ -1,39 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* replay --allocator hakmem: one arena, one cache for each thread of the trace. */
+#include "heap_hakmem.h"
 #include "replay.h"
 
 #include <inttypes.h>
 
 #define REPORTS_PRINTED 10
-
-enum {
-	HEAP_ALIGNMENT = 16
-};
-
-static inline void *heap_alloc(void *front, size_t size)
-{
-	return hk_alloc(front, size);
-}
-
-static inline void *heap_zalloc(void *front, size_t size)
-{
-	return hk_zalloc(front, size);
-}
-
-static inline void *heap_aligned(void *front, size_t size, size_t align)
-{
-	return hk_alloc_aligned(front, size, align);
-}
-
-static inline void *heap_realloc(void *front, void *block, size_t size)
-{
-	return hk_realloc(front, block, size);
-}
-
-static inline void heap_free(void *front, void *block)
-{
-	hk_free(front, block);
-}
 
 #include "replay_loop.h"
 

@@ -3,43 +3,8 @@
  * replay --allocator null: no allocator. Every block of an OS thread is the same scratch memory,
  * so that what remains is the time that the replayer itself takes.
  */
+#include "heap_null.h"
 #include "replay.h"
-
-enum {
-	HEAP_ALIGNMENT = 16
-};
-
-static inline void *heap_alloc(void *front, size_t size)
-{
-	(void)size;
-	return front;
-}
-
-static inline void *heap_zalloc(void *front, size_t size)
-{
-	(void)size;
-	return front;
-}
-
-static inline void *heap_aligned(void *front, size_t size, size_t align)
-{
-	(void)size;
-	(void)align;
-	return front;
-}
-
-static inline void *heap_realloc(void *front, void *block, size_t size)
-{
-	(void)block;
-	(void)size;
-	return front;
-}
-
-static inline void heap_free(void *front, void *block)
-{
-	(void)front;
-	(void)block;
-}
 
 #include "replay_loop.h"
 

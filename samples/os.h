@@ -38,6 +38,19 @@ bool os_reset_peak(void);
 bool os_resident(uint64_t *now, uint64_t *peak);
 
 /*
+ * Memory of this process that it has written to and shares with no other; on Windows, all that is
+ * resident. False: this system cannot tell.
+ */
+bool os_private(uint64_t *bytes);
+
+/* Gives back what malloc keeps and can give back, by the call that the loaded one has for it. */
+void os_malloc_trim(void);
+
+/* What a clock of few nanoseconds reads; os_ticks_per_ns() tells how fast it goes. */
+uint64_t os_ticks(void);
+double os_ticks_per_ns(void);
+
+/*
  * Bytes that this process has committed: what counts against what the system has, touched or
  * not. False: this system does not count so.
  */

@@ -4,7 +4,9 @@
 
 #include "os.h"
 
+#include <dlfcn.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -17,6 +19,7 @@
 #define WAIT_SPINS 64
 #define WAIT_YIELDS 256
 #define WAIT_SLEEP_NS 20000
+#define CALIBRATION_NS 20000000u
 
 void *os_map(size_t size)
 {
@@ -88,21 +91,90 @@ static bool status_bytes(const char *status, const char *key, uint64_t *bytes)
 }
 
 /* Without stdio, whose buffer would come from malloc in the middle of a measurement. */
-bool os_resident(uint64_t *now, uint64_t *peak)
+static bool read_status(const char *path, char status[4096])
 {
-	char status[4096];
 	ssize_t got;
 	int fd;
 
-	fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return false;
-	got = read(fd, status, sizeof(status) - 1);
+	got = read(fd, status, 4095);
 	close(fd);
 	if (got <= 0)
 		return false;
 	status[got] = '\0';
-	return status_bytes(status, "\nVmRSS:", now) && status_bytes(status, "\nVmHWM:", peak);
+	return true;
+}
+
+bool os_resident(uint64_t *now, uint64_t *peak)
+{
+	char status[4096];
+
+	return read_status("/proc/self/status", status) && status_bytes(status, "\nVmRSS:", now) &&
+	       status_bytes(status, "\nVmHWM:", peak);
+}
+
+bool os_private(uint64_t *bytes)
+{
+	char status[4096];
+
+	return read_status("/proc/self/smaps_rollup", status) &&
+	       status_bytes(status, "\nPrivate_Dirty:", bytes);
+}
+
+/* A function of whichever malloc is loaded; NULL: it has none of that name. */
+typedef void (*any_function)(void);
+
+static any_function loaded_function(const char *name)
+{
+	void *symbol = dlsym(RTLD_DEFAULT, name);
+	any_function function;
+
+	/* ISO C has no cast for that. */
+	memcpy(&function, &symbol, sizeof(function));
+	return function;
+}
+
+void os_malloc_trim(void)
+{
+	any_function function;
+
+	if ((function = loaded_function("mi_collect")))
+		((void (*)(bool))function)(true);
+	else if ((function = loaded_function("mallctl"))) /* 4096: all of jemalloc's arenas */
+		((int (*)(const char *, void *, size_t *, void *,
+			  size_t))function)("arena.4096.purge", NULL, NULL, NULL, 0);
+	else if ((function = loaded_function("MallocExtension_ReleaseFreeMemory")))
+		function();
+	else if ((function = loaded_function("scalable_allocation_command")))
+		((int (*)(int, void *))function)(0, NULL); /* TBBMALLOC_CLEAN_ALL_BUFFERS */
+	else
+		malloc_trim(0);
+}
+
+/* Not before what is measured has begun, nor after it has ended. */
+#if defined(__x86_64__)
+uint64_t os_ticks(void)
+{
+	__builtin_ia32_lfence();
+	return __builtin_ia32_rdtsc();
+}
+#else
+uint64_t os_ticks(void)
+{
+	return os_now_ns();
+}
+#endif
+
+double os_ticks_per_ns(void)
+{
+	uint64_t start_ns = os_now_ns(), start = os_ticks(), now;
+
+	do
+		now = os_now_ns();
+	while (now - start_ns < CALIBRATION_NS);
+	return (double)(os_ticks() - start) / (double)(now - start_ns);
 }
 
 /* Linux can count so for all processes together only. */

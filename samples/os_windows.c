@@ -7,6 +7,7 @@
 
 #include <windows.h>
 
+#include <malloc.h>
 #include <process.h>
 #include <psapi.h>
 #include <stdlib.h>
@@ -88,6 +89,32 @@ bool os_committed(uint64_t *now)
 		return false;
 	*now = counters.PagefileUsage;
 	return true;
+}
+
+/* What is resident, shared or not: more is not told. */
+bool os_private(uint64_t *bytes)
+{
+	PROCESS_MEMORY_COUNTERS counters;
+
+	if (!memory_counters(&counters))
+		return false;
+	*bytes = counters.WorkingSetSize;
+	return true;
+}
+
+void os_malloc_trim(void)
+{
+	_heapmin();
+}
+
+uint64_t os_ticks(void)
+{
+	return os_now_ns();
+}
+
+double os_ticks_per_ns(void)
+{
+	return 1;
 }
 
 bool os_stderr_is_terminal(void)

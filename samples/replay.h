@@ -48,9 +48,9 @@ struct replay_event {
 
 _Static_assert(sizeof(struct replay_event) == 16, "four events share a cache line");
 
-/* An event that must be done first: the @position-th of @thread, from 1. */
+/* An event that must be done first: the @position-th of @worker, from 1. */
 struct replay_handover {
-	uint32_t thread;
+	uint32_t worker;
 	uint32_t position;
 };
 
@@ -77,7 +77,8 @@ struct replay_mark {
 
 struct replay_options {
 	enum replay_heap heap;
-	bool threads; /* as many as recorded; else one */
+	bool threads;	  /* as many as recorded; else one */
+	unsigned workers; /* with threads: no more than this; 0: no bound */
 	bool verify;
 	bool marks; /* note the time at each mark */
 	bool progress;

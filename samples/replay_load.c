@@ -68,7 +68,15 @@ static bool is_wide(const struct trace_event *event)
 	return event->op != TRACE_FREE && event->size >= UINT32_MAX;
 }
 
-/* Notes that the event has its slot now. True when another thread had it last. */
+/* The worker that does what a thread of the trace did. */
+static unsigned worker_of(const struct replay *replay, unsigned thread)
+{
+	if (!replay->options.threads)
+		return 0;
+	return replay->options.workers ? thread % replay->options.workers : thread;
+}
+
+/* Notes that the event has its slot now. True when another worker had it last. */
 static bool take_slot(struct load *load, const struct trace_event *event, uint32_t position,
 		      struct last_use *before)
 {
@@ -77,7 +85,8 @@ static bool take_slot(struct load *load, const struct trace_event *event, uint32
 	*before = *last;
 	last->thread = event->thread;
 	last->position = position;
-	return before->position && before->thread != event->thread;
+	return before->position &&
+	       worker_of(load->replay, before->thread) != worker_of(load->replay, event->thread);
 }
 
 /* What is live, as blocks: for a size that this machine cannot have it need not be right. */
@@ -105,7 +114,7 @@ static int count_events(struct load *load)
 	while (trace_next(reader, &event)) {
 		if (reader->read >= UINT32_MAX)
 			return refuse(load, "there are more events than this program takes");
-		position = ++load->counts[event.thread];
+		position = ++load->counts[worker_of(replay, event.thread)];
 		load->wide += is_wide(&event);
 		if (event.op == TRACE_MARK)
 			continue;
@@ -138,6 +147,8 @@ static int map_arrays(struct load *load)
 	uint64_t handovers = threads ? load->handovers : 0;
 
 	replay->worker_count = threads ? replay->thread_count : 1;
+	if (replay->options.workers && replay->options.workers < replay->worker_count)
+		replay->worker_count = replay->options.workers;
 	replay->events = replay_map(replay, replay->event_count, sizeof(*replay->events));
 	replay->leftovers = replay_map(replay, replay->leftover_count, sizeof(*replay->leftovers));
 	replay->wide = replay_map(replay, load->wide, sizeof(*replay->wide));
@@ -186,14 +197,15 @@ static struct replay_event *place_event(struct load *load, const struct trace_ev
 					uint32_t number, uint32_t *position)
 {
 	struct replay *replay = load->replay;
+	unsigned worker = worker_of(replay, event->thread);
 	size_t at;
 
 	if (!replay->options.threads) {
 		*position = number + 1;
 		return &replay->events[number];
 	}
-	*position = ++load->counts[event->thread];
-	at = (size_t)(replay->workers[event->thread].events - replay->events) + *position - 1;
+	*position = ++load->counts[worker];
+	at = (size_t)(replay->workers[worker].events - replay->events) + *position - 1;
 	replay->numbers[at] = number;
 	return &replay->events[at];
 }
@@ -201,13 +213,14 @@ static struct replay_event *place_event(struct load *load, const struct trace_ev
 static void link_events(struct load *load, struct replay_event *to, const struct last_use *before)
 {
 	struct replay *replay = load->replay;
-	const struct replay_worker *worker = &replay->workers[before->thread];
+	unsigned index = worker_of(replay, before->thread);
+	const struct replay_worker *worker = &replay->workers[index];
 	size_t at = (size_t)(worker->events - replay->events) + before->position - 1;
 
 	load->handovers++;
 	to->op |= REPLAY_WAIT;
 	to->wait = (uint32_t)load->handovers;
-	replay->handovers[load->handovers].thread = before->thread;
+	replay->handovers[load->handovers].worker = index;
 	replay->handovers[load->handovers].position = before->position;
 	replay->events[at].op |= REPLAY_AWAITED;
 }

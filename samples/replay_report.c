@@ -1,46 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* What replay prints of a run: for people, or as JSON. */
+#include "json.h"
 #include "replay.h"
 
 #include <inttypes.h>
 
 #define MIB (1024.0 * 1024.0)
-
-/* The counters of struct hk_counters, by the names they have there. */
-static const struct {
-	const char *name;
-	size_t offset;
-} counters[] = {
-	{ "spare_swap", offsetof(struct hk_counters, spare_swap) },
-	{ "depot_swap", offsetof(struct hk_counters, depot_swap) },
-	{ "slab_batch", offsetof(struct hk_counters, slab_batch) },
-	{ "new_slab", offsetof(struct hk_counters, new_slab) },
-	{ "new_superslab", offsetof(struct hk_counters, new_superslab) },
-	{ "large_alloc", offsetof(struct hk_counters, large_alloc) },
-	{ "platform_call", offsetof(struct hk_counters, platform_call) },
-	{ "magazine_to_depot", offsetof(struct hk_counters, magazine_to_depot) },
-	{ "depot_to_slab", offsetof(struct hk_counters, depot_to_slab) },
-	{ "slab_emptied", offsetof(struct hk_counters, slab_emptied) },
-	{ "superslab_emptied", offsetof(struct hk_counters, superslab_emptied) },
-	{ "large_free", offsetof(struct hk_counters, large_free) },
-	{ "arena_alloc", offsetof(struct hk_counters, arena_alloc) },
-	{ "arena_free", offsetof(struct hk_counters, arena_free) },
-	{ "free_null", offsetof(struct hk_counters, free_null) },
-	{ "refused", offsetof(struct hk_counters, refused) },
-	{ "exhausted", offsetof(struct hk_counters, exhausted) },
-	{ "oom_calls", offsetof(struct hk_counters, oom_calls) },
-	{ "lock_acquired", offsetof(struct hk_counters, lock_acquired) },
-	{ "lock_waited", offsetof(struct hk_counters, lock_waited) },
-};
-
-#define COUNTERS (sizeof(counters) / sizeof(counters[0]))
-
-_Static_assert(COUNTERS == sizeof(struct hk_counters) / sizeof(uint64_t), "each has its name");
-
-static uint64_t counter(const struct hk_counters *from, size_t index)
-{
-	return *(const uint64_t *)((const char *)from + counters[index].offset);
-}
 
 const char *replay_heap_name(enum replay_heap heap)
 {
@@ -52,21 +17,6 @@ const char *replay_heap_name(enum replay_heap heap)
 static double rate(const struct replay *replay, double seconds)
 {
 	return seconds > 0 ? replay->event_count / seconds : 0;
-}
-
-/* File names are bytes; what JSON needs escaped is, the rest goes through as it is. */
-static void json_string(const char *text)
-{
-	putchar('"');
-	for (; *text; text++) {
-		if (*text == '"' || *text == '\\')
-			printf("\\%c", *text);
-		else if ((unsigned char)*text < ' ')
-			printf("\\u%04x", (unsigned)*text);
-		else
-			putchar(*text);
-	}
-	putchar('"');
 }
 
 static void json_rate(const char *key, double value)
@@ -83,21 +33,6 @@ static void json_number(const char *key, bool known, uint64_t value)
 		printf("  \"%s\": %" PRIu64 ",\n", key, value);
 	else
 		printf("  \"%s\": null,\n", key);
-}
-
-static void json_counters(const struct replay_result *result)
-{
-	size_t i;
-
-	printf("  \"counters\": ");
-	if (!result->has_arena) {
-		printf("null\n");
-		return;
-	}
-	for (i = 0; i < COUNTERS; i++)
-		printf("%s\n    \"%s\": %" PRIu64, i ? "," : "{", counters[i].name,
-		       counter(&result->counters, i));
-	printf("\n  }\n");
 }
 
 static double mark_seconds(const struct replay_result *result, const struct replay_mark *mark)
@@ -162,7 +97,9 @@ static void report_json(const struct replay *replay, const struct replay_result 
 	json_number("reports", options->heap == REPLAY_HAKMEM, result->faults);
 	if (options->marks)
 		json_marks(replay, result);
-	json_counters(result);
+	printf("  \"counters\": ");
+	json_counters(has_arena ? &result->counters : NULL, "  ");
+	printf("\n");
 	printf("}\n");
 }
 

@@ -22,7 +22,7 @@ size_t replay_before(struct replay_worker *worker, const struct replay_event *ev
 
 	if (event->op & REPLAY_WAIT) {
 		handover = &replay->handovers[event->wait];
-		other = &replay->workers[handover->thread];
+		other = &replay->workers[handover->worker];
 		/* Pairs with the release in replay_events(). */
 		while (atomic_load_explicit(&other->done, memory_order_acquire) <
 		       handover->position)

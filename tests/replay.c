@@ -351,10 +351,10 @@ Test(replay, handovers_wait_for_the_event_before)
 	expect_event(&replay, 4, 0, 5, 0);
 	expect_event(&replay, 5, 1, 2, REPLAY_WAIT | REPLAY_AWAITED);
 	handover = &replay.handovers[replay.events[5].wait];
-	cr_assert_eq(handover->thread, 0);
+	cr_assert_eq(handover->worker, 0);
 	cr_assert_eq(handover->position, 1);
 	handover = &replay.handovers[replay.events[3].wait];
-	cr_assert_eq(handover->thread, 1);
+	cr_assert_eq(handover->worker, 1);
 	cr_assert_eq(handover->position, 1);
 	replay_unload(&replay);
 }
