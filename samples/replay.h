@@ -243,7 +243,7 @@ void replay_unload(struct replay *replay);
 /* Memory that lives until replay_unload(); NULL: none. */
 void *replay_map(struct replay *replay, uint64_t count, size_t each);
 
-/* replay_run.c */
+/* replay_run.c, replay_wait.c */
 
 /* Runs all passes. 0; or -1 with result->text: the run could not be set up. */
 int replay_run(struct replay *replay, struct replay_result *result);
