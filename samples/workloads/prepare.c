@@ -164,7 +164,7 @@ static struct wants wants_of(const struct run *run)
 	case RECIPE_PINNED:
 		wants.cells = parameters[PINNED_BLOCKS];
 		wants.more = parameters[PINNED_BLOCKS] / parameters[PINNED_KEEP] *
-			     parameters[PINNED_ROUNDS];
+			     divide_up(parameters[PINNED_ROUNDS], workers);
 		break;
 	case RECIPE_FRAMES:
 		wants.cells = parameters[FRAMES_TEMPORARIES_MAX];
@@ -205,7 +205,7 @@ static uint64_t expected_ops(const struct run *run)
 		       lifetimes_of_pairs(parameters[PAIRS_BYTES] / workers,
 					  parameters[PAIRS_FIRST]);
 	case RECIPE_PINNED:
-		return parameters[PINNED_ROUNDS] * (parameters[PINNED_BLOCKS] + 1);
+		return parameters[PINNED_ROUNDS] / workers * (parameters[PINNED_BLOCKS] + 1);
 	case RECIPE_FRAMES:
 		frame = (parameters[FRAMES_TEMPORARIES_MIN] + parameters[FRAMES_TEMPORARIES_MAX]) /
 				2 +

@@ -266,11 +266,11 @@ RECIPE void pinned(struct worker *worker, enum workload_mode mode)
 	const uint64_t *parameters = worker->run->options->parameters;
 	size_t blocks = (size_t)parameters[PINNED_BLOCKS], keep = (size_t)parameters[PINNED_KEEP];
 	size_t size = (size_t)parameters[PINNED_SIZE], kept = 0, i;
+	uint64_t rounds = share(worker, parameters[PINNED_ROUNDS]), round;
 	struct cells cells = worker->cells;
-	uint64_t round;
 	bool going = true;
 
-	for (round = 0; going && !is_over(worker, round, parameters[PINNED_ROUNDS]); round++) {
+	for (round = 0; going && !is_over(worker, round, rounds); round++) {
 		if (kept + blocks / keep > worker->more.count) {
 			cells_drain(worker, mode, &worker->more, 0, kept);
 			kept = 0;

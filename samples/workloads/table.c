@@ -175,7 +175,7 @@ const struct workload workload_table[] = {
 	  .recipe = RECIPE_PINNED,
 	  .workers = 1,
 	  .largest = PINNED_BLOCK,
-	  .parameters = { [PINNED_ROUNDS] = { "rounds", "of all this", 100, 1, 10000 },
+	  .parameters = { [PINNED_ROUNDS] = { "rounds", "of all workers together", 100, 1, 10000 },
 			  [PINNED_BLOCK] = { "block", "bytes of the one that comes first", 32 * MIB,
 					     1, MOST },
 			  [PINNED_BLOCKS] = { "blocks", "of a round", 33500, 1, 1 << 20 },
