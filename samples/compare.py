@@ -422,7 +422,7 @@ def parse(arguments):
     add("--peer", action="append", default=[], metavar="NAME=COMMAND",
         help="one more side: {} is the program and its arguments, {args} the arguments alone, "
              "which else are appended")
-    add("--only", metavar="NAMES", help="of the sides to compare hakmem with, these: a,b")
+    add("--only", metavar="NAMES", help="compare hakmem with these, a,b, and with each --peer")
     add("--rounds", type=int, default=20, metavar="N", help="rounds (20)")
     add("--key", help=f"number to compare; a.b is b in the object a; {WALL} is wall time (the "
         "first that is there of " + ", ".join(KEYS) + ", wall time)")
@@ -474,11 +474,13 @@ def choose_sides(options):
         named = zip("AB", options.commands)
         return [peers.command_side(name, text) for name, text in named], [], []
     sides, missing = peers.sides()
+    own = set()
     for text in options.peer:
         side = peers.own_side(text)
         if side.name in [*(other.name for other in sides), *missing]:
             raise ValueError(f"there is a side {side.name} already")
         sides.append(side)
+        own.add(side.name)
     if options.only is None:
         return sides, missing, []
     wanted = options.only.split(",")
@@ -486,7 +488,7 @@ def choose_sides(options):
         if name not in [*(side.name for side in sides), *missing]:
             known = ", ".join([*(side.name for side in sides), *missing])
             raise ValueError(f"--only {name}: the sides are {known}")
-    chosen = [sides[0]] + [side for side in sides[1:] if side.name in wanted]
+    chosen = [sides[0]] + [side for side in sides[1:] if side.name in own.union(wanted)]
     missing = [name for name in missing if name in wanted]
     if len(chosen) + len(missing) < 2:
         raise ValueError("--only leaves nothing to compare with")

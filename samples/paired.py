@@ -21,9 +21,9 @@ When is a difference shown? verdict() wants three things at once:
 The second keeps wrong findings at one in a hundred. The first is nearly implied by it, but keeps
 what is printed free of contradiction: no difference is told whose interval contains 1. The floor
 costs next to nothing where the machine is as good as the test believes, and is there for where it
-is not. To want the median beyond the floor's whole interval would cost more than half of the
-findings that are hard to make, and the floor's interval is wider than that of the comparison
-(two runs against two, not the means of four).
+is not. To want the median beyond the floor's whole interval would lose a tenth to two fifths of the
+findings below that are hard to make: the floor, of single runs, has twice the variance of the
+comparison, of means of two.
 
 p < 0.01 takes 8 rounds at least: with 7 the smallest p is 2 / 2^7. ROUNDS_NEEDED says so.
 
@@ -34,7 +34,7 @@ runs of each make a pair), between a program and itself, and one that is 3 % slo
     normal                                      0.8   99.5    0.7   86.2    0.7   58.8
     heavy tails (t with 3 degrees)              0.9   99.5    0.7   94.4    0.8   74.8
     half of it a drift, half heavy tails        0.7  100.0    0.6   99.0    0.5   93.2
-    a run in twelve slowed by a tenth or so     0.4   99.2    0.7   92.2    0.9   76.2
+    a run in twelve slowed by twice the noise   0.4   99.2    0.7   92.2    0.9   76.2
 
 A B then B A, one run of each a round and no floor, finds 56 instead of 86, 76 instead of 94, 94
 instead of 99 and 82 instead of 92 of a hundred at 3 %: as many as A against A first and then A
