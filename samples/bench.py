@@ -311,6 +311,7 @@ def parse(arguments):
                         help="another allocator; see compare.py --help")
     parser.add_argument("--only", action="append", default=[], metavar="ROW",
                         help="this row alone; may be given again")
+    parser.add_argument("--require-all", action="store_true", help="a missing peer is a failure")
     parser.add_argument("--soak", action="store_true", help="two runs of 10 minutes, added to"
                         " the results in OUT_DIR")
     parser.add_argument("--soak-seconds", type=int, default=SOAK_SECONDS, metavar="S")
@@ -348,9 +349,11 @@ def main(arguments):
     for name in missing:
         print(f"{name} is missing: Debian has it in {peers.PRELOADS[name][2]}")
     sys.stdout.flush()
+    if missing and options.require_all:
+        return 1
     begin = time.monotonic()
     bench = Bench(options, sides, options.samples)
-    latency = [] if options.rounds == 1 else bench.latency()
+    latency = bench.latency()
     # what the latencies took is not there for the rounds
     options.seconds -= time.monotonic() - begin
     rounds = bench.run()

@@ -421,11 +421,11 @@ def check_readme(checks):
         digit = str((int(first[place]) + 1) % 10)
         checks.file("README.md", first[:place] + digit + first[place + 1 :])
         checks.run("bench_tables.py", [source, "--check", path], 1)
-    head = "\n".join((bench_tables.HEAD_BEGIN, "old", bench_tables.HEAD_END, ""))
+    head = "\n".join((bench_tables.HEAD_BEGIN, "stale", bench_tables.HEAD_END, ""))
     path = checks.file("README.md", head + README.format(begin, end))
     checks.run("bench_tables.py", [source, "--readme", path], 0)
     text = checks.read("README.md")
-    checks.check("old" not in text and "| speed, mean of" in text, "the short table is written")
+    checks.check("stale" not in text and "| speed, mean of" in text, "the short table is written")
     checks.file("README.md", text.replace("| speed, mean of", "| speed, means of", 1))
     checks.run("bench_tables.py", [source, "--check", path], 1)
     checks.file("README.md", text.replace(bench_tables.HEAD_END, "", 1))
@@ -469,8 +469,8 @@ def check_readme_part(checks):
     checks.check("| larson | 2.00 | 2.00 <sub>" in part, "hakmem's own speed, in M/s")
     points = [{"ops": at * at, "seconds": at, "resident_bytes": 100 + (at >= 24) * 5,
                "live_bytes": 50, "committed_bytes": 200} for at in range(1, 33)]
-    checks.equal(bench_tables.md_drift(points), "resident memory +5.0 %, speed +128 %,"
-                 " the program's live bytes 0.0 %", "drift of a run that gets faster")
+    checks.equal(bench_tables.md_drift(points), "resident memory +5.0 %, speed +128.0 %,"
+                 " the program's live bytes +0.0 %", "drift of a run that gets faster")
     quick = bench_data.Results(make(quick=True))
     checks.check("**A quick run" in bench_tables.md_part(quick)[0], "quick is told first")
     odd = "\n".join(bench_tables.md_part(bench_data.Results(
