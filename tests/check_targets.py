@@ -31,8 +31,9 @@ print(json.dumps({{'events': events[trace],
                    'failed_allocations': 0, 'failed_checks': 0, 'reports': 0}}))
 """,
     "engine": "print('{\"frames\": 500, \"faults\": 0}')",
+    "workload": "print('{\"failed_checks\": 0, \"reports\": 0}')",
 }
-GOOD_CHECKS = 2 * 10 + 2 * len(targets.TRACES) + 1
+GOOD_CHECKS = 2 * 10 + 2 * len(targets.TRACES) + 1 + len(targets.WORKLOADS)
 
 # A target that can be had wherever this runs.
 FAKE = targets.Target(
@@ -133,6 +134,10 @@ class Programs(unittest.TestCase):
     def test_replay_without_json(self):
         text = "print('all is well')"
         self.assert_failed(len(targets.TRACES), "cannot read its JSON", replay=text)
+
+    def test_workloads_that_find_damage(self):
+        text = "print('{\"failed_checks\": 1, \"reports\": 0}')"
+        self.assert_failed(len(targets.WORKLOADS), "failed_checks is 1", workload=text)
 
     def test_engine_without_a_key(self):
         self.assert_failed(1, "cannot read its JSON", engine="print('{\"frames\": 500}')")
