@@ -65,7 +65,7 @@ static struct cells part_of(const struct cells *all, uint64_t first, uint64_t co
 	return part;
 }
 
-static uint64_t lifetimes_of_pairs(uint64_t bytes, uint64_t size)
+static uint64_t cells_of_pairs(uint64_t bytes, uint64_t size)
 {
 	uint64_t cells = 0;
 
@@ -95,14 +95,9 @@ static unsigned queue_pairs(unsigned workers)
 	return (workers + 1) / 2;
 }
 
-/* Queues of one mesh, see recipes_share.h: three times two, to and from the forwarders. */
-#define MESH_QUEUES_EACH 12u
-#define MESH_ROLES_EACH 8u
-#define MESH_SENDERS_EACH 3u
-
 static unsigned meshes(unsigned workers)
 {
-	return (workers + MESH_ROLES_EACH - 1) / MESH_ROLES_EACH;
+	return (workers + MESH_ROLES - 1) / MESH_ROLES;
 }
 
 static uint64_t power_of_two_below(uint64_t value)
@@ -141,9 +136,8 @@ static struct wants wants_of(const struct run *run)
 		wants.queue_cells = power_of_two_below(parameters[HANDOFF_QUEUE]);
 		break;
 	case RECIPE_MESH:
-		wants.queues = (uint64_t)meshes(workers) * MESH_QUEUES_EACH;
-		wants.queue_cells =
-			power_of_two_below(parameters[MESH_UNDER_WAY] / MESH_QUEUES_EACH);
+		wants.queues = (uint64_t)meshes(workers) * MESH_QUEUES;
+		wants.queue_cells = power_of_two_below(parameters[MESH_UNDER_WAY] / MESH_QUEUES);
 		break;
 	case RECIPE_SCRATCH:
 		wants.cells = 1;
@@ -158,8 +152,8 @@ static struct wants wants_of(const struct run *run)
 		wants.cells = divide_up(parameters[GROW_VECTORS], workers);
 		break;
 	case RECIPE_PAIRS:
-		wants.cells = lifetimes_of_pairs(divide_up(parameters[PAIRS_BYTES], workers),
-						 parameters[PAIRS_FIRST]);
+		wants.cells = cells_of_pairs(divide_up(parameters[PAIRS_BYTES], workers),
+					     parameters[PAIRS_FIRST]);
 		break;
 	case RECIPE_PINNED:
 		wants.cells = parameters[PINNED_BLOCKS];
@@ -202,8 +196,7 @@ static uint64_t expected_ops(const struct run *run)
 					parameters[GROW_ALONE_LAST] / workers));
 	case RECIPE_PAIRS:
 		return parameters[PAIRS_ROUNDS] *
-		       lifetimes_of_pairs(parameters[PAIRS_BYTES] / workers,
-					  parameters[PAIRS_FIRST]);
+		       cells_of_pairs(parameters[PAIRS_BYTES] / workers, parameters[PAIRS_FIRST]);
 	case RECIPE_PINNED:
 		return parameters[PINNED_ROUNDS] / workers * (parameters[PINNED_BLOCKS] + 1);
 	case RECIPE_FRAMES:
@@ -232,9 +225,9 @@ static uint64_t weight_of(const struct run *run, unsigned worker)
 			weight += role % 2 == 0;
 		return weight;
 	case RECIPE_MESH:
-		roles = MESH_ROLES_EACH * meshes(workers);
+		roles = MESH_ROLES * meshes(workers);
 		for (role = worker; role < roles; role += workers)
-			weight += role % MESH_ROLES_EACH < MESH_SENDERS_EACH;
+			weight += role % MESH_ROLES < MESH_SENDERS;
 		return weight;
 	case RECIPE_FRAMES:
 	case RECIPE_WORKERS:

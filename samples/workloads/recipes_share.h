@@ -10,13 +10,6 @@
  * receivers. Worker w has the roles w, w + workers, w + 2 * workers and so on, each a step at a time
  * that never waits, so that any number of workers can do it. Senders count the operations.
  */
-enum {
-	MESH_SENDERS = 3,
-	MESH_FORWARDERS = 2,
-	MESH_RECEIVERS = 3,
-	MESH_ROLES = MESH_SENDERS + MESH_FORWARDERS + MESH_RECEIVERS,
-	MESH_QUEUES = (MESH_SENDERS + MESH_RECEIVERS) * MESH_FORWARDERS,
-};
 
 enum step {
 	STEP_IDLE, /* nothing to do now */
@@ -24,16 +17,15 @@ enum step {
 	STEP_OVER, /* nothing to do any more */
 };
 
-/* Room for the sender, up to @want. */
-RECIPE size_t queue_room(struct queue *queue, size_t want)
+/* Whether there is room for so many, asked by the sender. */
+RECIPE bool queue_has_room(struct queue *queue, size_t count)
 {
 	uint64_t written = atomic_load_explicit(&queue->written, memory_order_relaxed);
 
 	/* acquire: what was read is the sender's to write again */
-	if (written + want - queue->seen_read > queue->cells.count)
+	if (written + count - queue->seen_read > queue->cells.count)
 		queue->seen_read = atomic_load_explicit(&queue->read, memory_order_acquire);
-	want = queue->cells.count - (size_t)(written - queue->seen_read) < want ? 0 : want;
-	return want;
+	return written + count - queue->seen_read <= queue->cells.count;
 }
 
 /* Blocks for the receiver, at most @want. */
@@ -116,7 +108,7 @@ RECIPE enum step handoff_step(struct worker *worker, enum workload_mode mode, un
 		return receive(worker, mode, queue, HANDOFF_STEP);
 	if (atomic_load_explicit(&queue->closed, memory_order_relaxed))
 		return STEP_OVER;
-	if (!queue_room(queue, HANDOFF_STEP))
+	if (!queue_has_room(queue, HANDOFF_STEP))
 		return STEP_IDLE;
 	written = atomic_load_explicit(&queue->written, memory_order_relaxed);
 	if (written / parameters[HANDOFF_STRETCH] % 2)
@@ -150,7 +142,7 @@ RECIPE enum step mesh_send(struct worker *worker, enum workload_mode mode, unsig
 
 	if (atomic_load_explicit(&queue->closed, memory_order_relaxed))
 		return STEP_OVER;
-	if (!queue_room(queue, count))
+	if (!queue_has_room(queue, count))
 		return STEP_IDLE;
 	size = (size_t)parameters[MESH_SIZE] * parts[random_below(&worker->random, 4)] / 8;
 	send(worker, mode, queue, count, size, size);
@@ -177,7 +169,7 @@ RECIPE enum step mesh_forward(struct worker *worker, enum workload_mode mode, un
 				(unsigned)random_below(&worker->random, MESH_RECEIVERS), forwarder);
 		count = queue_ready(from, (size_t)worker->run->options->parameters[MESH_BATCH]);
 		over += !count && queue_is_over(from);
-		if (!count || !queue_room(to, count))
+		if (!count || !queue_has_room(to, count))
 			continue;
 		read = atomic_load_explicit(&from->read, memory_order_relaxed);
 		written = atomic_load_explicit(&to->written, memory_order_relaxed);

@@ -88,6 +88,15 @@ struct workload {
 	struct workload_parameter parameters[WORKLOAD_PARAMETERS];
 };
 
+/* Roles and queues of a mesh: each sender, and each receiver, has one with each forwarder. */
+enum {
+	MESH_SENDERS = 3,
+	MESH_FORWARDERS = 2,
+	MESH_RECEIVERS = 3,
+	MESH_ROLES = MESH_SENDERS + MESH_FORWARDERS + MESH_RECEIVERS,
+	MESH_QUEUES = (MESH_SENDERS + MESH_RECEIVERS) * MESH_FORWARDERS,
+};
+
 /* Indices of the parameters, by recipe. */
 enum { /* larson, churn, varsize, large */
 	REPLACE_SLOTS,
