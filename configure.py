@@ -133,6 +133,9 @@ TRACES = [
     "samples/traces/godot.hkt",
 ]
 
+# What the README's tables are made from.
+RESULTS = "samples/bench/results.json"
+
 # One program of all Criterion tests.
 TESTS = [
     "tests/size_class.c",
@@ -174,10 +177,19 @@ TESTS = [
     "tests/model_threads.c",
     "tests/trace.c",
     "tests/replay.c",
+    "tests/workloads.c",
+    "tests/workload_recipes.c",
+    "tests/workload_roles.c",
+    "tests/workload_verify.c",
+    "tests/workload_recorder.c",
 ]
 
-# Parts of the samples that the tests look at: all of replay but its main().
-TESTED_SAMPLES = [source for source in SAMPLES["replay"] if source != "samples/replay.c"]
+# Parts of the samples that the tests look at: all of replay and workload but their main().
+TESTED_SAMPLES = [
+    source
+    for source in dict.fromkeys(SAMPLES["replay"] + SAMPLES["workload"])
+    if source not in ("samples/replay.c", "samples/workloads/main.c")
+]
 
 # What is common to all compilations, and what each profile adds.
 CFLAGS = "-std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -I."
@@ -238,6 +250,9 @@ HELP = [
     ("ninja check-amalgam", "all tests with that file for a library"),
     ("ninja check-embed", "hakmem in other builds; of check, the part that takes CMake, g++"),
     ("", "and pkg-config"),
+    ("ninja bench", "all workloads against all allocators found, 20 minutes, into {build}/bench;"),
+    ("", "bench-quick: 3 minutes; bench-soak adds two runs of 10 minutes"),
+    ("ninja profile", "where the time of a refill goes (needs valgrind)"),
     ("ninja mutants", "one-line bugs put into the library: each must fail a test"),
     ("ninja install", "libraries, headers, hakmem.pc; takes PREFIX (/usr/local) and DESTDIR"),
     ("ninja debug", "the libraries and samples of a profile, into {build}/debug;"),
@@ -520,6 +535,23 @@ def write_tests(n):
         library,
     )
     checks += check("test-targets", "python3 tests/check_targets.py", [])
+    workload = f"{release}/samples/workload"
+    checks += check(
+        "test-workloads",
+        f"python3 tests/check_workloads.py {release}/samples",
+        [workload, *TRACES],
+    )
+    checks += check(
+        "test-compare",
+        f"python3 tests/check_compare.py {release}",
+        [f"{release}/samples/replay", *TRACES],
+    )
+    checks += check("test-report", "python3 tests/check_report.py", [])
+    checks += check(
+        "test-results",
+        f"python3 samples/bench_tables.py {RESULTS} --check README.md",
+        [RESULTS, "README.md"],
+    )
     embed = f"python3 tests/check_embed.py --cc $shell_cc {release}"
     checks += check("test-embed", f"{embed} amalgam subninja dlopen", library)
     checks += criterion("test-criterion", "$builddir/debug/tests/criterion", list(checks))
@@ -547,6 +579,18 @@ def write_tests(n):
             f"{no_aslr} {replay} --threads --verify {trace}",
             [replay, trace],
         )
+    for profile, prefix in (("debug", ""), ("asan", ""), ("tsan", no_aslr)):
+        workload = samples(profile, "workload")
+        done += run(
+            f"check-workloads-{profile}",
+            f"python3 tests/check_workloads.py --brief $builddir/{profile}/samples {prefix}".rstrip(),
+            [workload, *TRACES],
+        )
+    done += run(
+        "check-profile",
+        f"python3 tests/check_profile.py {release}",
+        [f"{release}/samples/workload", f"{release}/samples/replay", *TRACES],
+    )
     criterion_debug = "$builddir/debug/tests/criterion"
     done += run(
         "check-hostile",
@@ -566,6 +610,12 @@ def write_tests(n):
         " ".join([f"python3 samples/demo.py {release}/samples", *TRACES]),
         [samples("release", "engine"), samples("release", "replay"), *TRACES],
     )
+    programs = [f"{release}/samples/workload", f"{release}/samples/replay", *TRACES]
+    bench = f"python3 samples/bench.py {release}/samples $builddir/bench"
+    run("bench", bench, programs)
+    run("bench-quick", f"{bench} --quick", programs)
+    run("bench-soak", f"{bench} --soak", programs)
+    run("profile", f"python3 samples/profile.py --build {release} larson", programs)
     run("install", f"python3 platform/install.py {release} {n.version}", library)
 
 
