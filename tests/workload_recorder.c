@@ -19,7 +19,7 @@ enum {
 #define BIG ((size_t)1 << 20)
 #define SPACE_BYTES ((size_t)1 << 30)
 #define INDEX_BYTES (SPACE_BYTES / HEAP_ALIGNMENT * sizeof(uint32_t))
-#define HOLD_NS 2000000000u
+#define HOLD_NS 20000000000u
 #define LINGER_NS 10000000u
 
 struct recorder recorder;

@@ -120,14 +120,14 @@ Test(workload_roles, mesh_of_eight, .timeout = 60)
 	size_t counts[4] = { 0 }, made[8] = { 0 }, freed[8] = { 0 }, i, j;
 
 	trial_begin("mesh", 8, 60000);
-	recorder.hold = 2900;
+	recorder.hold = 2800;
 	trial_run(MODE_PLAIN);
 	trial_expect_sound();
 	cr_assert_geq(trial_ops(), 60000);
 	cr_assert_leq(trial_ops(), 60000 + 3 * 15);
 	cr_assert_eq(trial_ops(), recorder.count);
 	cr_assert_leq(recorder.peak_blocks, 4096);
-	cr_assert_geq(recorder.peak_blocks, 2900);
+	cr_assert_geq(recorder.peak_blocks, 2800);
 	for (i = 0; i < recorder.count; i++) {
 		for (j = 0; j < 4; j++)
 			counts[j] += block(i)->size == four[j];
@@ -135,8 +135,8 @@ Test(workload_roles, mesh_of_eight, .timeout = 60)
 		freed[freer(block(i))]++;
 	}
 	cr_assert_eq(counts[0] + counts[1] + counts[2] + counts[3], recorder.count);
-	for (j = 0; j < 4; j++) /* batches are chosen, not blocks */
-		cr_assert_float_eq((double)counts[j], 15000, 1200, "%zu have %zu bytes", counts[j],
+	for (j = 0; j < 4; j++) /* batches are chosen: six standard deviations */
+		cr_assert_float_eq((double)counts[j], 15000, 2200, "%zu have %zu bytes", counts[j],
 				   four[j]);
 	for (i = 0; i < 8; i++) {
 		must(i < 3 ? made[i] >= 20000 && made[i] < 20016 : made[i] == 0,

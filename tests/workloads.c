@@ -440,7 +440,7 @@ Test(workloads, latency_counts_calls, .timeout = 60)
 		cr_assert_eq(allocs, 20000);
 		cr_assert_eq(frees, 20000);
 		cr_assert_eq(timings.all.count, 40000);
-		cr_assert_gt(timings.alloc[0].count, i ? 19999u : 10000u);
+		cr_assert_gt(timings.alloc[0].count, i ? 19999u : 0u);
 		cr_assert_gt(result.ticks_per_ns, 0);
 		cr_assert_gt(result.timer_ns, 0);
 		if (heaps[i] == WORKLOAD_HAKMEM)
