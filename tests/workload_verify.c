@@ -151,6 +151,7 @@ Test(workload_verify, misaligned_blocks_are_found)
 	expect_found("larson", RECORDER_MISALIGNED, 1000, "is not aligned to 16 bytes");
 	expect_found("workers", RECORDER_MISALIGNED, 1000, "is not aligned to 16 bytes");
 	expect_found("frames", RECORDER_MISALIGNED, 1000, "is not aligned to 16 bytes");
+	expect_found("grow", RECORDER_MISALIGNED, 50, "is not aligned to 16 bytes");
 }
 
 Test(workload_verify, what_is_not_zero_is_found)
@@ -179,6 +180,8 @@ static void run_without_memory(size_t i, size_t from, size_t to, enum workload_m
 	must(recorder.wrong == 0, "%s: what failed was freed", small[i].name);
 	must(recorder.live_blocks == 0, "%s: %zu blocks are left", small[i].name,
 	     recorder.live_blocks);
+	must(trial_live() == 0, "%s: %lld bytes are counted that are not there", small[i].name,
+	     (long long)trial_live());
 	trial_end();
 }
 
@@ -192,6 +195,25 @@ Test(workload_verify, no_memory_is_told_and_survived, .timeout = 60)
 		run_without_memory(i, 5, SIZE_MAX, MODE_TIMED);
 		run_without_memory(i, 5, SIZE_MAX, MODE_NOTED);
 		run_without_memory(i, 2, 10, MODE_NOTED);
+	}
+}
+
+/* A block that could not be had is resized from nothing: it has no old content. */
+Test(workload_verify, what_was_in_a_cell_before_is_not_looked_for)
+{
+	size_t i, round = 0;
+
+	for (i = 0; i < 2; i++) {
+		begin_small(number_of("grow"));
+		trial_set("rounds", 1 + i);
+		recorder.refuse_from = round + 1;
+		recorder.refuse_to = round ? round + 2 : 0;
+		trial_run(MODE_NOTED);
+		cr_assert_eq(trial_failed(), i);
+		cr_assert_eq(trial_broken(), 0, "%s", trial_text());
+		cr_assert_eq(trial.run.workers[0].live, 0);
+		round = recorder.asked;
+		trial_end();
 	}
 }
 
@@ -241,6 +263,14 @@ Test(workload_verify, each_call_is_timed)
 	cr_assert_eq(timings->free[0].count, recorder.count);
 	cr_assert_eq(timings->all.count, 2 * recorder.count);
 	cr_assert_eq(timings->frame.count, 0);
+	trial_end();
+	begin_small(number_of("churn"));
+	trial.options.verify = false;
+	trial.options.latency = true;
+	trial_run(MODE_TIMED);
+	timings = trial.run.workers[0].timings;
+	cr_assert_eq(timings->alloc[0].count, 5000);
+	cr_assert_eq(timings->free[0].count, 5000);
 	trial_end();
 	begin_small(number_of("frames"));
 	trial.options.verify = false;

@@ -341,9 +341,9 @@ Test(workloads, operations_are_those_asked_for, .timeout = 60)
 			run_well();
 			cr_assert_eq(result.ops, 30000);
 		}
-		begin("churn", heaps[i], 1, 12345);
+		begin("churn", heaps[i], 3, 12346);
 		run_well();
-		cr_assert_eq(result.ops, 12345);
+		cr_assert_eq(result.ops, 12346);
 		/* the recipe's own length */
 		begin("workers", heaps[i], 3, 0);
 		trial_set("rounds", 4);

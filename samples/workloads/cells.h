@@ -172,13 +172,16 @@ RECIPE void cell_realloc_at(struct worker *worker, enum workload_mode mode, void
 	}
 	if (HK_UNLIKELY(!block)) {
 		workload_note_failed(worker, size);
+		if (mode == MODE_NOTED && cells->blocks[i])
+			count_live(worker, (int64_t)cells->notes[i].size);
 		return;
 	}
-	cells->blocks[i] = block;
-	if (mode == MODE_NOTED)
-		workload_note_resized(worker, block, &cells->notes[i], size);
+	/* resized from nothing, where there was no memory before: what is noted is of another */
+	if (mode == MODE_NOTED && cells->blocks[i])
+		workload_note_resized(worker, block, &cells->notes[i], size, HEAP_ALIGNMENT);
 	else
-		touch(worker, block, size);
+		cell_fill(worker, mode, cells, i, block, size, HEAP_ALIGNMENT, false);
+	cells->blocks[i] = block;
 }
 
 RECIPE void cell_alloc(struct worker *worker, enum workload_mode mode, struct cells *cells,

@@ -239,7 +239,7 @@ static uint64_t weight_of(const struct run *run, unsigned worker)
 
 static void set_targets(struct run *run)
 {
-	uint64_t weights = 0, ops = run->options->ops, weight;
+	uint64_t weights = 0, before = 0, ops = run->options->ops, weight;
 	unsigned i;
 
 	for (i = 0; i < run->worker_count; i++)
@@ -248,10 +248,12 @@ static void set_targets(struct run *run)
 		weight = weight_of(run, i);
 		run->workers[i].target = UINT64_MAX;
 		if (ops && run->workload->recipe != RECIPE_REPLAY)
-			run->workers[i].target =
-				ops / weights * weight + ops % weights * weight / weights;
+			run->workers[i].target = ops / weights * weight +
+						 ops % weights * (before + weight) / weights -
+						 ops % weights * before / weights;
 		if (!run->workers[i].target)
 			run->workers[i].target = weight ? 1 : UINT64_MAX;
+		before += weight;
 	}
 }
 

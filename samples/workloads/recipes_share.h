@@ -138,12 +138,14 @@ RECIPE enum step mesh_send(struct worker *worker, enum workload_mode mode, unsig
 	const uint64_t *parameters = worker->run->options->parameters;
 	unsigned i, forwarder = (unsigned)random_below(&worker->random, MESH_FORWARDERS);
 	struct queue *queue = mesh_queue(worker->run, mesh, 0, sender, forwarder);
-	size_t count = random_between(&worker->random, 1, parameters[MESH_BATCH]), size;
+	size_t count, size;
 
 	if (atomic_load_explicit(&queue->closed, memory_order_relaxed))
 		return STEP_OVER;
-	if (!queue_has_room(queue, count))
+	/* for any batch, lest small ones come more often where there is little room */
+	if (!queue_has_room(queue, (size_t)parameters[MESH_BATCH]))
 		return STEP_IDLE;
+	count = random_between(&worker->random, 1, parameters[MESH_BATCH]);
 	size = (size_t)parameters[MESH_SIZE] * parts[random_below(&worker->random, 4)] / 8;
 	send(worker, mode, queue, count, size, size);
 	if (more(worker, count))
@@ -158,13 +160,13 @@ RECIPE enum step mesh_send(struct worker *worker, enum workload_mode mode, unsig
 RECIPE enum step mesh_forward(struct worker *worker, enum workload_mode mode, unsigned mesh,
 			      unsigned forwarder)
 {
-	unsigned i, sender, over = 0;
+	unsigned first = (unsigned)random_below(&worker->random, MESH_SENDERS), i, over = 0;
 	struct queue *from, *to;
 	uint64_t read, written;
 	size_t count, n;
 
-	for (sender = 0; sender < MESH_SENDERS; sender++) {
-		from = mesh_queue(worker->run, mesh, 0, sender, forwarder);
+	for (i = 0; i < MESH_SENDERS; i++) {
+		from = mesh_queue(worker->run, mesh, 0, (first + i) % MESH_SENDERS, forwarder);
 		to = mesh_queue(worker->run, mesh, 1,
 				(unsigned)random_below(&worker->random, MESH_RECEIVERS), forwarder);
 		count = queue_ready(from, (size_t)worker->run->options->parameters[MESH_BATCH]);
@@ -252,8 +254,9 @@ RECIPE void scratch_write(void *block, uint64_t writes)
 }
 
 /*
- * Worker 0 has given each worker a block (prepared in scratch_gifts()): passive false sharing shows
- * when the freed gift comes back beside another's. Then the same without a gift: active.
+ * First every worker has blocks of its own alone: active false sharing shows. Then it frees the one
+ * that worker 0 gave it (prepared in scratch_gifts()): passive false sharing shows when that comes
+ * back, beside another's.
  */
 RECIPE void scratch(struct worker *worker, enum workload_mode mode)
 {
@@ -262,11 +265,13 @@ RECIPE void scratch(struct worker *worker, enum workload_mode mode)
 	size_t size = (size_t)parameters[SCRATCH_SIZE];
 	struct cells cells = worker->cells;
 
-	cell_free(worker, mode, &worker->run->shared, worker->index);
-	worker->run->shared.blocks[worker->index] = NULL;
 	for (round = 0; round < 2 * parameters[SCRATCH_ROUNDS] || worker->run->options->ops ||
 			worker->run->options->seconds || worker->run->targets;
 	     round++) {
+		if (round == parameters[SCRATCH_ROUNDS]) {
+			cell_free(worker, mode, &worker->run->shared, worker->index);
+			worker->run->shared.blocks[worker->index] = NULL;
+		}
 		cell_alloc(worker, mode, &cells, 0, size);
 		if (cells.blocks[0] && size)
 			scratch_write(cells.blocks[0], mode == MODE_NOTED ? 0 : writes);

@@ -176,6 +176,9 @@ void workload_start(struct worker *worker)
 	struct run *run = worker->run;
 
 	workload_meet(run);
+	/* calls that filled cells are not of the recipe */
+	if (worker->timings)
+		memset(worker->timings, 0, sizeof(*worker->timings));
 	worker->start_ns = os_now_ns();
 	worker->looked_ns = worker->start_ns;
 	worker->end_ns = 0;

@@ -73,7 +73,8 @@ void workload_note_old(struct worker *worker, const void *block, struct note *no
 			    note->size);
 }
 
-void workload_note_resized(struct worker *worker, void *block, struct note *note, size_t size)
+void workload_note_resized(struct worker *worker, void *block, struct note *note, size_t size,
+			   size_t align)
 {
 	size_t kept = note->size < size ? (size_t)note->size : size, at;
 
@@ -81,7 +82,7 @@ void workload_note_resized(struct worker *worker, void *block, struct note *note
 	note->size = size;
 	if (!verifies(worker))
 		return;
-	check_address(worker, block, sizeof(void *));
+	check_address(worker, block, align);
 	at = pattern_find_change(block, note->tag, kept);
 	if (at < kept)
 		note_broken(worker, "resizing to %zu bytes did not keep byte %zu", size, at);

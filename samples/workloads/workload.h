@@ -448,7 +448,8 @@ void workload_note_failed(struct worker *worker, size_t size);
 void workload_note_new(struct worker *worker, void *block, struct note *note, size_t size,
 		       size_t align, bool zeroed);
 void workload_note_old(struct worker *worker, const void *block, struct note *note);
-void workload_note_resized(struct worker *worker, void *block, struct note *note, size_t size);
+void workload_note_resized(struct worker *worker, void *block, struct note *note, size_t size,
+			   size_t align);
 
 /*
  * on_*.c: what run.c and the recipes need of an allocator. A worker's part, set-up included;
