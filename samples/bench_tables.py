@@ -221,6 +221,9 @@ def md_head(results):
             if line.row["kind"] == "trace":
                 cells = [md_ratio(line.ratio(peer)) for peer in peers]
                 yield md_row([f"{title.lower()}, {md(line.label)}", *cells])
+    if results.quick:
+        yield ""
+        yield "**From a quick run, too short for any claim.**"
 
 
 def md_part(results):
