@@ -214,9 +214,9 @@ HK_API void hk_cache_destroy(struct hk_cache *cache);
  * @cache: the cache.
  *
  * For a host that times its calls: what did the slow one do? Hits leave no trace, so that
- * asking after each call costs them nothing. Of calls that several threads make at the same
- * time in the same class, one may be told the deeper stage of another; it is never told a
- * shallower one than its own.
+ * asking after each call costs them nothing. Of calls that several threads make in the arena at
+ * the same time and that go to the slabs, one may be told the deeper stage of another; it is
+ * never told a shallower one than its own.
  *
  * Context: the cache's user; lock-free. Return: the deepest stage; HK_STAGE_HIT when all calls
  * hit, and until the next that does not.
