@@ -535,6 +535,7 @@ def write_tests(n):
         library,
     )
     checks += check("test-targets", "python3 tests/check_targets.py", [])
+    checks += check("test-mutants", "python3 tests/mutants.py --fit", [])
     workload = f"{release}/samples/workload"
     checks += check(
         "test-workloads",

@@ -14,6 +14,7 @@ more, or does not compile, is a failure too. Exit code: 0: every mutant is caugh
 
 import argparse
 import concurrent.futures
+import fnmatch
 import os
 import re
 import resource
@@ -295,6 +296,29 @@ class Progress:
         return 0 if self.total and self.passed == self.total else 1
 
 
+def check_fit(mutants):
+    """Each mutant's lines are in its file, once, and the tests that it names exist."""
+    words = set()  # some tests' names stand in other macros than Test(), in headers
+    folder = os.path.dirname(LIST)
+    for name in os.listdir(folder):
+        if not name.endswith((".c", ".h")):
+            continue
+        with open(os.path.join(folder, name), encoding="utf-8") as file:
+            words.update(re.findall(r"\w+", file.read()))
+    mistakes = []
+    for mutant in mutants:
+        with open(os.path.join(ROOT, mutant.path), encoding="utf-8") as file:
+            try:
+                mutant.apply(file.read())
+            except Mistake as mistake:
+                mistakes.append(str(mistake))
+        for name in mutant.tests:
+            if not fnmatch.filter(words, name.partition("/")[2]):
+                mistakes.append(f"mutants.txt:{mutant.line}: there is no test {name}")
+    if mistakes:
+        raise Mistake("\n".join(mistakes))
+
+
 def check_unchanged(sources, mutants, options):
     """The unchanged copy passes; with --only, the tests that the mutants name."""
     program = os.path.join(sources.folder, "criterion")
@@ -319,10 +343,7 @@ def run(mutants, options, folder):
         signal.signal(number, stop)
     progress = Progress(len(mutants))
     sources = Sources(folder, options.cc)
-    # what does not fit is told before anything takes time
-    for mutant in mutants:
-        with open(os.path.join(folder, mutant.path), encoding="utf-8") as file:
-            mutant.apply(file.read())
+    check_fit(mutants)  # before anything takes time
     lock = threading.Lock()
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         progress.tell("compile the library and the tests")
@@ -355,6 +376,9 @@ def parse(arguments):
     )
     parser.add_argument("--list", action="store_true", help="tell the mutants, run nothing")
     parser.add_argument(
+        "--fit", action="store_true", help="see whether all fit the sources, run nothing"
+    )
+    parser.add_argument(
         "--only", metavar="PATTERN", help="a regular expression; only mutants whose file or"
         " description has it, after only the tests that these name",
     )
@@ -380,6 +404,10 @@ def main(arguments):
             return 0
         if not mutants:
             raise Mistake("there are no such mutants")
+        if options.fit:
+            check_fit(mutants)
+            print(f"{len(mutants)} mutants fit")
+            return 0
         with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
             return run(mutants, options, folder)
     except Mistake as mistake:
