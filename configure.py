@@ -515,6 +515,7 @@ def write_tests(n):
         ],
     )
     checks += check("test-headers", f"python3 tests/check_headers.py {amalgam}", pair)
+    checks += check("test-hits", "python3 tests/check_hits.py --cc $shell_cc", [])
     checks += check("test-amalgam", f"python3 tests/check_amalgam.py {amalgam}", pair)
     checks += check(
         "test-amalgam-selfcheck", f"{amalgam}/selfcheck", [f"{amalgam}/selfcheck"]
