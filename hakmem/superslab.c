@@ -6,41 +6,77 @@
 /* Runs up to this long go into superslabs that are not all ready anyway, most of them in use. */
 #define SMALL_RUN 8u
 
-static bool is_committed(const struct hk_superslabs *space, uint32_t slab)
+_Static_assert(SMALL_RUN < HK_MAP_SHORT, "found without the tree");
+
+/* Class bytes, as many as a register holds. */
+typedef _Atomic size_t __attribute__((may_alias)) class_word;
+
+static uint32_t committed_bits(const struct hk_superslabs *space, uint32_t slab)
 {
 	return atomic_load_explicit(&hk_superslab(space, slab / 32)->committed,
-				    memory_order_relaxed) >>
-		       slab % 32 &
-	       1;
+				    memory_order_relaxed);
+}
+
+static bool is_committed(const struct hk_superslabs *space, uint32_t slab)
+{
+	return committed_bits(space, slab) >> slab % 32 & 1;
+}
+
+/* How many of @count slabs from @from on lie in its superslab; @mask has their bits. */
+static uint32_t part_of(uint32_t from, uint32_t count, uint32_t *mask)
+{
+	uint32_t here = 32 - from % 32 < count ? 32 - from % 32 : count;
+
+	*mask = hk_mask(from % 32, here);
+	return here;
+}
+
+/* How many of @count slabs from @from on are, like the first, committed or not. */
+static uint32_t count_alike(const struct hk_superslabs *space, uint32_t from, uint32_t count)
+{
+	bool first = is_committed(space, from);
+	uint32_t alike = 0, mask, here, other;
+
+	while (alike < count) {
+		here = part_of(from + alike, count - alike, &mask);
+		other = committed_bits(space, from + alike);
+		other = (first ? ~other : other) & mask;
+		if (other)
+			return alike + (uint32_t)__builtin_ctz(other) - (from + alike) % 32;
+		alike += here;
+	}
+	return count;
 }
 
 /* Slabs that the caller owns are committed now. */
 static void set_bits(struct hk_superslabs *space, uint32_t from, uint32_t count, bool zero)
 {
-	for (; count; from++, count--) {
+	uint32_t here, mask;
+
+	for (; count; from += here, count -= here) {
 		struct hk_superslab *superslab = hk_superslab(space, from / 32);
 
-		atomic_fetch_or_explicit(&superslab->committed, 1u << from % 32,
-					 memory_order_relaxed);
+		here = part_of(from, count, &mask);
+		atomic_fetch_or_explicit(&superslab->committed, mask, memory_order_relaxed);
 		if (zero)
-			atomic_fetch_or_explicit(&superslab->zero, 1u << from % 32,
-						 memory_order_relaxed);
+			atomic_fetch_or_explicit(&superslab->zero, mask, memory_order_relaxed);
 	}
 }
 
 void hk_space_clear_bits(struct hk_superslabs *space, uint32_t from, uint32_t count, bool committed)
 {
-	while (count) {
-		struct hk_superslab *superslab = hk_superslab(space, from / 32);
-		uint32_t here = 32 - from % 32 < count ? 32 - from % 32 : count;
-		uint32_t keep = ~hk_mask(from % 32, here);
+	uint32_t here, mask;
 
-		atomic_fetch_and_explicit(&superslab->zero, keep, memory_order_relaxed);
+	for (; count; from += here, count -= here) {
+		struct hk_superslab *superslab = hk_superslab(space, from / 32);
+
+		here = part_of(from, count, &mask);
+		/* most are known to be used: a locked instruction less */
+		if (atomic_load_explicit(&superslab->zero, memory_order_relaxed) & mask)
+			atomic_fetch_and_explicit(&superslab->zero, ~mask, memory_order_relaxed);
 		if (committed)
-			atomic_fetch_and_explicit(&superslab->committed, keep,
+			atomic_fetch_and_explicit(&superslab->committed, ~mask,
 						  memory_order_relaxed);
-		from += here;
-		count -= here;
 	}
 }
 
@@ -53,35 +89,47 @@ void hk_space_mark_used(struct hk_superslabs *space, uint32_t first, uint32_t co
 
 static void mark_free(struct hk_superslabs *space, uint32_t first, uint32_t count)
 {
-	uint32_t end = first + count, from = first;
+	uint32_t alike;
 
 	hk_map_set(&space->free, first, count);
 	space->used -= count;
-	while (from < end) {
-		uint32_t to = from;
-
-		while (to < end && is_committed(space, to))
-			to++;
-		if (to > from)
-			hk_map_set(&space->ready, from, to - from);
-		from = to + 1;
+	for (; count; first += alike, count -= alike) {
+		alike = count_alike(space, first, count);
+		if (is_committed(space, first))
+			hk_map_set(&space->ready, first, alike);
 	}
 }
 
 uint32_t hk_run_unbacked(const struct hk_superslabs *space, uint32_t first, uint32_t count)
 {
-	uint32_t unbacked = 0;
+	uint32_t unbacked = 0, here, mask;
 
-	for (; count; first++, count--)
-		unbacked += !is_committed(space, first);
+	for (; count; first += here, count -= here) {
+		here = part_of(first, count, &mask);
+		unbacked += (uint32_t)__builtin_popcount(~committed_bits(space, first) & mask);
+	}
 	return unbacked;
 }
 
 void hk_classes_set(struct hk_superslabs *space, uint32_t first, uint32_t count, unsigned value)
 {
-	for (; count; first++, count--)
-		atomic_store_explicit(hk_class_byte(space, first), (unsigned char)value,
-				      memory_order_relaxed);
+	const size_t ones = SIZE_MAX / 0xff;
+
+	/* large blocks have hundreds: as many at once as a register holds */
+	while (count) {
+		_Atomic unsigned char *byte = hk_class_byte(space, first);
+		uint32_t here = 1;
+
+		if (count >= sizeof(size_t) && (uintptr_t)byte % sizeof(size_t) == 0) {
+			here = sizeof(size_t);
+			atomic_store_explicit((class_word *)(void *)byte, value * ones,
+					      memory_order_relaxed);
+		} else {
+			atomic_store_explicit(byte, (unsigned char)value, memory_order_relaxed);
+		}
+		first += here;
+		count -= here;
+	}
 }
 
 unsigned hk_last_class(struct hk_superslabs *space, const void *ptr)
@@ -110,7 +158,7 @@ static size_t aligned_slab(const struct hk_superslabs *space, size_t from, size_
 	return slab < space->slabs_max ? slab : SIZE_MAX;
 }
 
-static uint32_t find(const struct hk_superslabs *space, const struct hk_map *map, uint32_t count,
+static uint32_t find(const struct hk_superslabs *space, struct hk_map *map, uint32_t count,
 		     size_t align)
 {
 	size_t step = align >> HK_SLAB_SHIFT, slab;
@@ -219,25 +267,19 @@ static uint32_t commit_ahead(const struct hk_superslabs *space, uint32_t end)
 /* Commits what is not committed of slabs that the caller owns. */
 static int commit_run(struct hk_superslabs *space, uint32_t first, uint32_t count)
 {
-	uint32_t end = first + count, from = first;
+	uint32_t alike;
+	int error;
 
-	while (from < end) {
-		uint32_t to = from;
-		int error;
-
-		while (to < end && !is_committed(space, to))
-			to++;
-		if (to == from) {
-			from++;
+	for (; count; first += alike, count -= alike) {
+		alike = count_alike(space, first, count);
+		if (is_committed(space, first))
 			continue;
-		}
-		error = hk_memory_commit(space->memory, hk_slab_address(space, from),
-					 (size_t)(to - from) * HK_SLAB_SIZE);
+		error = hk_memory_commit(space->memory, hk_slab_address(space, first),
+					 alike * HK_SLAB_SIZE);
 		if (error)
 			return error;
-		set_bits(space, from, to - from, hk_memory_is_zeroed(space->memory));
-		atomic_fetch_add_explicit(&space->committed, to - from, memory_order_relaxed);
-		from = to;
+		set_bits(space, first, alike, hk_memory_is_zeroed(space->memory));
+		atomic_fetch_add_explicit(&space->committed, alike, memory_order_relaxed);
 	}
 	return 0;
 }
@@ -264,12 +306,14 @@ static int commit_with_ahead(struct hk_superslabs *space, uint32_t first, uint32
 
 static bool is_zeroed(const struct hk_superslabs *space, uint32_t first, uint32_t count)
 {
-	for (; count; first++, count--)
-		if (!(atomic_load_explicit(&hk_superslab(space, first / 32)->zero,
-					   memory_order_relaxed) >>
-			      first % 32 &
-		      1))
+	uint32_t here, mask;
+
+	for (; count; first += here, count -= here) {
+		here = part_of(first, count, &mask);
+		if (mask & ~atomic_load_explicit(&hk_superslab(space, first / 32)->zero,
+						 memory_order_relaxed))
 			return false;
+	}
 	return true;
 }
 
@@ -307,7 +351,7 @@ static bool is_beyond_limit(const struct hk_superslabs *space, uint32_t count)
  * take_ready(): the lowest free run is taken, whatever it needs, so that a reset arena does as
  * one that is new.
  */
-static uint32_t find_ready(const struct hk_superslabs *space, uint32_t count, size_t align)
+static uint32_t find_ready(struct hk_superslabs *space, uint32_t count, size_t align)
 {
 	uint32_t found = HK_MAP_NONE;
 
@@ -318,6 +362,20 @@ static uint32_t find_ready(const struct hk_superslabs *space, uint32_t count, si
 	return found != HK_MAP_NONE ? found : find(space, &space->ready, count, align);
 }
 
+/* The same; where there is none, after what other layers keep was given back. Space lock held. */
+static uint32_t find_ready_or_shrink(struct hk_superslabs *space, uint32_t count, size_t align)
+{
+	uint32_t found = find_ready(space, count, align);
+	bool shrunk;
+
+	if (found != HK_MAP_NONE)
+		return found;
+	hk_space_unlock(space);
+	shrunk = space->shrink && space->shrink(space->shrink_context);
+	hk_space_lock(space);
+	return shrunk ? find_ready(space, count, align) : HK_MAP_NONE;
+}
+
 /* Takes a run and commits the first @backed of its slabs. */
 static int take(struct hk_superslabs *space, uint32_t count, uint32_t backed, size_t align,
 		uint32_t *first)
@@ -326,7 +384,7 @@ static int take(struct hk_superslabs *space, uint32_t count, uint32_t backed, si
 	int error = 0;
 
 	hk_space_lock(space);
-	found = find_ready(space, count, align);
+	found = find_ready_or_shrink(space, count, align);
 	if (found == HK_MAP_NONE) {
 		found = find(space, &space->free, count, align);
 		if (found == HK_MAP_NONE) {
@@ -525,23 +583,4 @@ void hk_run_moved(struct hk_superslabs *space, uint32_t first, uint32_t count)
 	atomic_fetch_add_explicit(&space->unbacked, count, memory_order_relaxed);
 	atomic_fetch_sub_explicit(&space->committed, count, memory_order_relaxed);
 	hk_memory_uncharge(space->memory, count * HK_SLAB_SIZE);
-}
-
-int hk_bitmap_commit(struct hk_superslabs *space, uint32_t slab)
-{
-	uint32_t group = slab / 32 / space->bitmap_group;
-	size_t size = space->bitmap_group * HK_SUPERSLAB_BITMAPS;
-	struct hk_superslab *leader = hk_superslab(space, group * space->bitmap_group);
-	int error = 0;
-
-	hk_space_lock(space);
-	if (!leader->bitmaps) {
-		error = hk_memory_commit(space->memory, space->bitmaps + group * size, size);
-		if (!error) {
-			leader->bitmaps = 1;
-			space->bitmap_bytes += size;
-		}
-	}
-	hk_space_unlock(space);
-	return error;
 }

@@ -19,6 +19,9 @@
  * A run is committed once hk_run_take() returns. Where the platform charges for what is
  * committed, a class's run, carved from its start, is backed slab by slab as it is used.
  *
+ * Before memory is committed for a run, the layers above are asked to give up what they keep
+ * although it is free (@shrink): what is kept makes the arena faster, not larger.
+ *
  * Slabs are committed and decommitted with no lock of allocations held: those concerned are marked
  * used for the time, and an allocation that finds nothing while a trim is at work waits for its
  * step and tries again. Metadata, small and rare, is committed with the space lock held.
@@ -103,6 +106,8 @@ struct hk_superslabs {
 	_Atomic size_t bound;	       /* slabs whose class byte may be read */
 	_Atomic size_t new_superslabs; /* changed with the lock held */
 	uint64_t superslabs_emptied;
+	bool (*shrink)(void *context); /* no lock held; whether something was given back */
+	void *shrink_context;
 };
 
 static inline struct hk_superslab *hk_superslab(const struct hk_superslabs *space, uint32_t index)

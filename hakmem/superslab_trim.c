@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Superslabs as a whole: emptied by a reset, given back by a trim, checked. */
+/* Superslabs as a whole: emptied by a reset, given back by a trim, checked; their bitmaps. */
 #include <hakmem/superslab.h>
 #include <string.h>
 
@@ -80,6 +80,25 @@ static size_t trim_step(struct hk_superslabs *space, uint32_t index, size_t most
 	count_trim_step(space);
 	hk_lock_release(&space->trim_lock, &space->memory->platform);
 	return freed;
+}
+
+int hk_bitmap_commit(struct hk_superslabs *space, uint32_t slab)
+{
+	uint32_t group = slab / 32 / space->bitmap_group;
+	size_t size = space->bitmap_group * HK_SUPERSLAB_BITMAPS;
+	struct hk_superslab *leader = hk_superslab(space, group * space->bitmap_group);
+	int error = 0;
+
+	hk_space_lock(space);
+	if (!leader->bitmaps) {
+		error = hk_memory_commit(space->memory, space->bitmaps + group * size, size);
+		if (!error) {
+			leader->bitmaps = 1;
+			space->bitmap_bytes += size;
+		}
+	}
+	hk_space_unlock(space);
+	return error;
 }
 
 static bool group_is_free(const struct hk_superslabs *space, uint32_t first)
