@@ -362,10 +362,9 @@ struct place {
 	bool start;
 };
 
-static struct place find_place(const struct hk_superslabs *space, unsigned size_class,
-			       const void *ptr)
+static inline struct place find_place(const struct hk_superslabs *space,
+				      const struct hk_class_info *info, const void *ptr)
 {
-	const struct hk_class_info *info = &hk_class_infos[size_class];
 	uint32_t slab = (uint32_t)hk_slab_number(space, ptr);
 	struct place place = { .run = slab - hk_slab(space, slab)->head };
 	size_t offset = (size_t)((const unsigned char *)ptr - hk_slab_address(space, place.run));
@@ -373,6 +372,12 @@ static struct place find_place(const struct hk_superslabs *space, unsigned size_
 	place.block = hk_class_index(info, offset);
 	place.start = offset == (size_t)place.block * info->size && place.block < info->blocks;
 	return place;
+}
+
+/* Whether @ptr is the start of a block of the class, live or free. */
+static bool is_start(const struct hk_superslabs *space, unsigned size_class, const void *ptr)
+{
+	return find_place(space, &hk_class_infos[size_class], ptr).start;
 }
 
 /* All blocks of a run are free: the class gives it up. Class lock held. */
@@ -393,75 +398,95 @@ static void give_run(struct hk_slabs *slabs, unsigned size_class, struct hk_slab
 }
 
 /* Returns one block to its run. Class lock held. */
-static enum hk_fault return_block(struct hk_slabs *slabs, unsigned size_class, const void *ptr)
+static inline enum hk_fault return_block(struct hk_slabs *slabs, unsigned size_class,
+					 const void *ptr)
 {
 	const struct hk_class_info *info = &hk_class_infos[size_class];
-	struct hk_slab_class *class = &slabs->classes[size_class];
-	struct place place = find_place(slabs->space, size_class, ptr);
+	struct place place = find_place(slabs->space, info, ptr);
 	struct hk_slab *run = hk_slab(slabs->space, place.run);
-	uint32_t word = place.block / 32, bit = 1u << place.block % 32, bits;
+	uint32_t index = place.block / 32, bit = 1u << place.block % 32, bits, *word;
 
 	if (!place.start)
 		return HK_FAULT_INTERIOR;
 	if (place.block >= run->fresh)
 		return HK_FAULT_FOREIGN; /* never handed out */
-	bits = *hk_run_word(slabs, place.run, info, word);
+	word = hk_run_word(slabs, place.run, info, index);
+	bits = *word;
 	if (bits & bit)
 		return HK_FAULT_DOUBLE_FREE;
-	word_store(slabs, place.run, info, word, bits | bit);
+	*word = bits | bit;
+	if (!bits && hk_run_has_bitmap(info))
+		run->summary[index / 32] |= 1u << index % 32;
 	run->free++;
-	class->blocks_out--;
-	class->blocks_free++;
-	if (run->free == run->usable && !run->pinned)
+	if (HK_UNLIKELY(run->free == run->usable && !run->pinned))
 		give_run(slabs, size_class, run, place.run);
-	else
-		list_update(slabs, class, run, place.run);
+	else if (HK_UNLIKELY(hk_slab_list(run->free, run->usable) != run->list))
+		list_update(slabs, &slabs->classes[size_class], run, place.run);
 	return HK_FAULT_NONE;
 }
 
-/* The block's class, its lock now held instead of @held's; 0, and no lock, for other slabs. */
-static unsigned switch_lock(struct hk_slabs *slabs, const void *ptr, unsigned held)
-{
-	for (;;) {
-		unsigned byte = hk_class_at(slabs->space, ptr);
+/* What could not be returned. */
+struct refused {
+	struct hk_bad *bad;
+	size_t count;
+};
 
-		if (held && byte == held)
-			return held;
-		if (held)
-			class_unlock(slabs, held);
-		if (!hk_is_block_class(byte))
-			return 0;
-		class_lock(slabs, byte);
-		/* look again: with the lock held the byte can't change from or to its class */
-		held = byte;
+static void leave_out(struct hk_slabs *slabs, struct refused *refused, const void *ptr,
+		      enum hk_fault fault, unsigned size_class)
+{
+	if (!size_class)
+		size_class = hk_last_class(slabs->space, ptr);
+	refused->bad[refused->count++] =
+		(struct hk_bad){ (void *)(uintptr_t)ptr, fault, size_class };
+}
+
+/* Returns blocks of one class, up to the first that is not of it: how many. */
+static size_t return_class(struct hk_slabs *slabs, unsigned size_class, void *const *blocks,
+			   size_t count, struct refused *refused)
+{
+	struct hk_slab_class *class = &slabs->classes[size_class];
+	size_t index, returned = 0;
+
+	class_lock(slabs, size_class);
+	/* a byte that was the class's is looked at again: with the lock held it can't change */
+	for (index = 0; index < count; index++) {
+		enum hk_fault fault;
+
+		if (hk_class_at(slabs->space, blocks[index]) != size_class)
+			break;
+		fault = return_block(slabs, size_class, blocks[index]);
+		if (HK_LIKELY(!fault))
+			returned++;
+		else
+			leave_out(slabs, refused, blocks[index], fault, size_class);
 	}
+	class->blocks_out -= returned;
+	class->blocks_free += returned;
+	class->returns += index != 0;
+	class_unlock(slabs, size_class);
+	return index;
 }
 
 size_t hk_slab_return(struct hk_slabs *slabs, void *const *blocks, size_t count, struct hk_bad *bad)
 {
-	size_t index, refused = 0;
-	unsigned held = 0;
+	struct refused refused = { bad, 0 };
+	enum hk_fault fault;
 
-	for (index = 0; index < count; index++) {
-		unsigned before = held;
-		enum hk_fault fault;
+	while (count) {
+		unsigned byte = hk_class_at(slabs->space, *blocks);
+		size_t done = 1;
 
-		held = switch_lock(slabs, blocks[index], held);
-		if (held) {
-			fault = return_block(slabs, held, blocks[index]);
-			slabs->classes[held].returns += held != before;
+		if (hk_is_block_class(byte)) {
+			done = return_class(slabs, byte, blocks, count, &refused);
 		} else {
-			fault = hk_large_free(slabs->large, blocks[index]);
+			fault = hk_large_free(slabs->large, *blocks);
+			if (fault)
+				leave_out(slabs, &refused, *blocks, fault, 0);
 		}
-		if (fault)
-			bad[refused++] = (struct hk_bad){
-				blocks[index], fault,
-				held ? held : hk_last_class(slabs->space, blocks[index])
-			};
+		blocks += done;
+		count -= done;
 	}
-	if (held)
-		class_unlock(slabs, held);
-	return refused;
+	return refused.count;
 }
 
 enum hk_fault hk_slab_fault(const struct hk_slabs *slabs, const void *ptr)
@@ -470,7 +495,7 @@ enum hk_fault hk_slab_fault(const struct hk_slabs *slabs, const void *ptr)
 
 	if (!hk_is_block_class(byte))
 		return hk_large_fault(slabs->large, ptr);
-	return find_place(slabs->space, byte, ptr).start ? HK_FAULT_NONE : HK_FAULT_INTERIOR;
+	return is_start(slabs->space, byte, ptr) ? HK_FAULT_NONE : HK_FAULT_INTERIOR;
 }
 
 size_t hk_slab_block_size(const struct hk_slabs *slabs, const void *ptr)
@@ -479,5 +504,5 @@ size_t hk_slab_block_size(const struct hk_slabs *slabs, const void *ptr)
 
 	if (!hk_is_block_class(byte))
 		return byte ? hk_large_size(slabs->large, ptr) : 0;
-	return find_place(slabs->space, byte, ptr).start ? hk_class_size(byte) : 0;
+	return is_start(slabs->space, byte, ptr) ? hk_class_size(byte) : 0;
 }

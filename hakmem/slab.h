@@ -111,9 +111,9 @@ static inline bool hk_is_block_class(unsigned byte)
 /* The list for a run with @free of @blocks free: 1 holds the fullest; 0 is none. */
 static inline unsigned hk_slab_list(uint32_t free, uint32_t blocks)
 {
-	if (!free)
-		return 0;
-	return 1 + (free * HK_SLAB_LISTS - 1) / blocks;
+	_Static_assert(HK_SLAB_LISTS == 4, "a quarter of the blocks each");
+	free *= HK_SLAB_LISTS;
+	return 0u + (free > 0) + (free > blocks) + (free > 2 * blocks) + (free > 3 * blocks);
 }
 
 /* The slabs of a run that hold its first @blocks blocks. */
