@@ -76,32 +76,50 @@ static int try_alloc(struct hk_arena *arena, struct hk_front *front, struct requ
 	return *block ? 0 : HK_ERROR_MEMORY;
 }
 
-static void *alloc(struct hk_arena *arena, struct hk_front *front, struct request request)
+/* Makes room after a try that failed, and tries again, until there is a block or no hope. */
+static void *alloc_hard(struct hk_arena *arena, struct hk_front *front, struct request request,
+			int error)
 {
 	unsigned round = 0;
 	void *block;
-	int error;
 
-	for (;;) {
-		error = try_alloc(arena, front, request, &block);
-		hk_reporter_flush(&arena->reporter);
-		if (HK_LIKELY(!error))
-			return block;
+	do {
 		/* the range has no such address: no reason for alarm */
 		if (error == HK_ERROR_ARGUMENT && request.align > HK_SUPERSLAB_SIZE)
 			return NULL;
 		if (!hk_arena_make_room(arena, front, request.size, error, round++))
 			return NULL;
-	}
+		error = try_alloc(arena, front, request, &block);
+		hk_reporter_flush(&arena->reporter);
+	} while (error);
+	return block;
+}
+
+static void *alloc(struct hk_arena *arena, struct hk_front *front, struct request request)
+{
+	void *block;
+	int error = try_alloc(arena, front, request, &block);
+
+	hk_reporter_flush(&arena->reporter);
+	return HK_LIKELY(!error) ? block : alloc_hard(arena, front, request, error);
 }
 
 void *hk_alloc_slow(struct hk_cache *cache, size_t size)
 {
-	struct hk_arena *arena = arena_of(cache);
+	struct hk_front *front = hk_front(cache);
+	struct hk_arena *arena = front->arena;
+	void *block;
 
-	if (is_impossible(arena, NULL, size))
-		return NULL;
-	return alloc(arena, hk_front(cache), request_for(size, 16, false));
+	/* most come with a size that has a class: they need no request */
+	if (HK_UNLIKELY(size > HK_CLASS_MAX))
+		return is_impossible(arena, NULL, size)
+			       ? NULL
+			       : alloc(arena, front, request_for(size, 16, false));
+	block = hk_front_alloc(front, hk_size_class(size ? size : 1));
+	hk_reporter_flush(&arena->reporter);
+	if (HK_LIKELY(block))
+		return block;
+	return alloc_hard(arena, front, request_for(size, 16, false), HK_ERROR_MEMORY);
 }
 
 void *hk_zalloc(struct hk_cache *cache, size_t size)

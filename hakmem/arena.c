@@ -186,6 +186,14 @@ static void set_section(struct hk_section *section, unsigned char *base, size_t 
 }
 
 /* Fills in the layers of an arena whose memory is zero. */
+/* Asked before memory is committed: what is kept, though free, is given back. */
+static bool shrink(void *context)
+{
+	struct hk_arena *arena = context;
+
+	return hk_depot_shrink(&arena->depot);
+}
+
 static void init_layers(struct hk_arena *arena, const struct layout *layout)
 {
 	unsigned char *base = arena->memory.base;
@@ -202,6 +210,8 @@ static void init_layers(struct hk_arena *arena, const struct layout *layout)
 	arena->space.free.stride = sizeof(struct hk_superslab);
 	arena->space.ready.first = base + layout->headers + offsetof(struct hk_superslab, ready);
 	arena->space.ready.stride = sizeof(struct hk_superslab);
+	arena->space.shrink = shrink;
+	arena->space.shrink_context = arena;
 	arena->large.space = &arena->space;
 	arena->slabs.space = &arena->space;
 	arena->slabs.large = &arena->large;
@@ -209,6 +219,7 @@ static void init_layers(struct hk_arena *arena, const struct layout *layout)
 	arena->depot.count_max = layout->magazines_max;
 	set_section(&arena->depot.links, base, layout->links, layout->links_size);
 	set_section(&arena->depot.magazines, base, layout->magazines, layout->magazines_size);
+	hk_depot_reset(&arena->depot);
 }
 
 int hk_arena_create(struct hk_arena **result, const struct hk_arena_config *config)
@@ -335,7 +346,7 @@ void hk_arena_destroy(struct hk_arena *arena)
 		return;
 	for (slot = 0; slot < arena->cache_slots; slot++)
 		if (hk_arena_front(arena, slot)->alive)
-			hk_front_flush(hk_arena_front(arena, slot));
+			hk_front_flush(hk_arena_front(arena, slot), false);
 	hk_depot_drain(&arena->depot);
 	hk_reporter_flush(&arena->reporter);
 	report_leaks(arena);
@@ -392,7 +403,7 @@ out_unlock:
 
 void hk_cache_flush(struct hk_cache *cache)
 {
-	hk_front_flush(hk_front(cache));
+	hk_front_flush(hk_front(cache), false);
 	hk_reporter_flush(&hk_front(cache)->arena->reporter);
 }
 
@@ -400,7 +411,6 @@ void hk_cache_destroy(struct hk_cache *cache)
 {
 	struct hk_front *front;
 	struct hk_arena *arena;
-	unsigned size_class;
 
 	if (!cache)
 		return;
@@ -411,10 +421,11 @@ void hk_cache_destroy(struct hk_cache *cache)
 				"a cache was destroyed that is not alive", cache, 0);
 		return;
 	}
-	hk_cache_flush(cache);
+	/* the next cache begins with what this one had at hand */
+	hk_front_flush(front, true);
+	hk_reporter_flush(&arena->reporter);
 	caches_lock(arena);
-	for (size_class = 1; size_class < HK_CLASSES; size_class++)
-		hk_front_fold(front, size_class);
+	hk_front_fold(front);
 	arena->gone.spare_swap += front->spare_swap;
 	arena->gone.free_null += front->free_null;
 	arena->gone.refused += front->refused;
@@ -487,7 +498,7 @@ bool hk_arena_make_room(struct hk_arena *arena, struct hk_front *front, size_t s
 	case 0:
 		/* free blocks in magazines may be all that their slabs wait for */
 		if (!hopeless && front)
-			hk_front_flush(front);
+			hk_front_flush(front, false);
 		if (!hopeless)
 			hk_depot_drain(&arena->depot);
 		return true;

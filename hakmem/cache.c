@@ -6,6 +6,8 @@
 /* So often a class goes without a magazine; then the first batch has so many blocks. */
 #define BATCH_FIRST 4u
 
+#define CACHE_LINE 64u
+
 /*
  * The magazine of classes that have none yet: empty, as its slots are NULL, and full, as top
  * points to its last slot. Never written.
@@ -42,16 +44,28 @@ static void set_spare(struct hk_front *front, unsigned size_class, void **top)
 	HK_STORE_TOP(&front->spare[size_class], top);
 }
 
-void hk_front_fold(struct hk_front *front, unsigned size_class)
+/* Moves a count; only the owner changes the small one. */
+static void fold(uint64_t *sum, _Atomic uint16_t *counter)
+{
+	unsigned count = atomic_load_explicit(counter, memory_order_relaxed);
+
+	if (!count)
+		return;
+	*sum += count;
+	atomic_store_explicit(counter, 0, memory_order_relaxed);
+}
+
+void hk_front_fold(struct hk_front *front)
 {
 	struct hk_depot *depot = front->depot;
 	const struct hk_platform *platform = &depot->slabs->space->memory->platform;
+	unsigned size_class;
 
 	hk_lock_acquire(&depot->lock, platform);
-	depot->gets[size_class] +=
-		atomic_exchange_explicit(&front->gets[size_class], 0, memory_order_relaxed);
-	depot->puts[size_class] +=
-		atomic_exchange_explicit(&front->puts[size_class], 0, memory_order_relaxed);
+	for (size_class = 1; size_class < HK_CLASSES; size_class++) {
+		fold(&depot->gets[size_class], &front->gets[size_class]);
+		fold(&depot->puts[size_class], &front->puts[size_class]);
+	}
 	hk_lock_release(&depot->lock, platform);
 }
 
@@ -59,13 +73,13 @@ void hk_front_fold(struct hk_front *front, unsigned size_class)
  * Counts an exchange with the depot. The counters are small: long before they are full, their
  * counts go to the depot's.
  */
-static void count_exchange(struct hk_front *front, _Atomic uint16_t *counter, unsigned size_class)
+static void count_exchange(struct hk_front *front, _Atomic uint16_t *counter)
 {
 	unsigned count = atomic_load_explicit(counter, memory_order_relaxed) + 1u;
 
 	atomic_store_explicit(counter, (uint16_t)count, memory_order_relaxed);
 	if (count >> 15)
-		hk_front_fold(front, size_class);
+		hk_front_fold(front);
 }
 
 void hk_front_reset(struct hk_front *front)
@@ -126,11 +140,13 @@ static void drain(struct hk_front *front, unsigned size_class, void **top)
 
 /*
  * Whether a class is cold: this worker has hardly used it. A block then goes to and from its
- * slab directly: no magazine, no page of its own, nothing kept that another could use.
+ * slab directly: no magazine, no page of its own, nothing kept that another could use. Not so
+ * where blocks share cache lines: workers that begin together would take them in turns, while
+ * batches from the first one on have their lines for themselves.
  */
 static bool is_cold(struct hk_front *front, unsigned size_class)
 {
-	if (front->batch[size_class] >= BATCH_FIRST)
+	if (front->batch[size_class] >= BATCH_FIRST || hk_class_size(size_class) < CACHE_LINE)
 		return false;
 	front->batch[size_class]++;
 	return true;
@@ -166,6 +182,7 @@ static void *refill_from_slabs(struct hk_front *front, unsigned size_class)
 	size_t count;
 
 	hk_depot_reserve(front->depot);
+	hk_depot_missed(front->depot, size_class);
 	if (is_none(top)) {
 		top = first_magazine(front, size_class);
 		if (top)
@@ -198,7 +215,7 @@ static void *refill(struct hk_front *front, unsigned size_class)
 		full = hk_depot_get(front->depot, size_class);
 		if (!full)
 			return refill_from_slabs(front, size_class);
-		count_exchange(front, &front->gets[size_class], size_class);
+		count_exchange(front, &front->gets[size_class]);
 		hk_front_note(front, HK_STAGE_DEPOT);
 		if (is_none(spare))
 			set_spare(front, size_class, top);
@@ -219,7 +236,7 @@ static void **make_room(struct hk_front *front, unsigned size_class)
 	empty = hk_magazine_get(front->depot, size_class);
 	if (empty && !is_none(spare)) {
 		if (hk_depot_put(front->depot, size_class, spare)) {
-			count_exchange(front, &front->puts[size_class], size_class);
+			count_exchange(front, &front->puts[size_class]);
 			hk_front_note(front, HK_STAGE_DEPOT);
 		} else {
 			hk_magazine_put(front->depot, empty);
@@ -269,7 +286,27 @@ void hk_front_push(struct hk_front *front, unsigned size_class, void *ptr)
 	set_top(front, size_class, top);
 }
 
-void hk_front_flush(struct hk_front *front)
+/* Whether the depot takes a magazine as it is: one that is worth an exchange. */
+static bool pass_on(struct hk_front *front, unsigned size_class, void **top)
+{
+	unsigned capacity = hk_class_infos[size_class].capacity;
+
+	if (hk_magazine_rounds(top, capacity) < capacity / 4 + 1u ||
+	    !hk_depot_put(front->depot, size_class, top))
+		return false;
+	count_exchange(front, &front->puts[size_class]);
+	return true;
+}
+
+static void give_magazine(struct hk_front *front, unsigned size_class, void **top, bool to_depot)
+{
+	if (is_none(top) || (to_depot && pass_on(front, size_class, top)))
+		return;
+	drain(front, size_class, top);
+	hk_magazine_put(front->depot, top);
+}
+
+void hk_front_flush(struct hk_front *front, bool to_depot)
 {
 	unsigned size_class;
 
@@ -278,14 +315,8 @@ void hk_front_flush(struct hk_front *front)
 
 		set_top(front, size_class, no_top());
 		set_spare(front, size_class, no_top());
-		if (!is_none(top)) {
-			drain(front, size_class, top);
-			hk_magazine_put(front->depot, top);
-		}
-		if (!is_none(spare)) {
-			drain(front, size_class, spare);
-			hk_magazine_put(front->depot, spare);
-		}
+		give_magazine(front, size_class, top, to_depot);
+		give_magazine(front, size_class, spare, to_depot);
 	}
 }
 

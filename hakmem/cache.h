@@ -25,8 +25,8 @@
  * @stage: the deepest enum hk_stage since hk_cache_stage() was last asked.
  * @spare_swap: as in struct hk_counters; so are the others.
  * @spare: per class, the topmost slot in use of the spare magazine.
- * @gets: full magazines got from the depot; small, see hk_front_fold().
- * @puts: full magazines put there.
+ * @gets: magazines got from the depot; small, see hk_front_fold().
+ * @puts: magazines put there.
  * @batch: blocks that the next refill takes from the slabs; while small, how often the class was
  *	used without a magazine.
  */
@@ -83,14 +83,17 @@ void *hk_front_zalloc(struct hk_front *front, unsigned size_class, size_t size);
 /* Puts a block into the magazine of a class. Never fails. Locks: class, depot, space. */
 void hk_front_push(struct hk_front *front, unsigned size_class, void *ptr);
 
-/* Returns all blocks to their slabs, and the magazines to the depot. Locks: class. */
-void hk_front_flush(struct hk_front *front);
+/*
+ * Gives all magazines back and returns their blocks to their slabs. With @to_depot those that
+ * are filled to a quarter go to the depot as they are, while it has room. Locks: class, space.
+ */
+void hk_front_flush(struct hk_front *front, bool to_depot);
 
 /* Forgets all magazines, after a reset. */
 void hk_front_reset(struct hk_front *front);
 
-/* Adds a class's counts of exchanges to the depot's. Locks: depot. */
-void hk_front_fold(struct hk_front *front, unsigned size_class);
+/* Adds the counts of exchanges to the depot's. Locks: depot. */
+void hk_front_fold(struct hk_front *front);
 
 /* Learns how far the class table goes now. */
 void hk_front_refresh(struct hk_front *front);

@@ -97,30 +97,130 @@ void **hk_magazine_get(struct hk_depot *depot, unsigned size_class)
 
 void hk_magazine_put(struct hk_depot *depot, void **slot)
 {
-	hk_stack_push(stacks_of(depot), &depot->empty, index_of(depot, slot), UINT32_MAX);
+	hk_stack_push(stacks_of(depot), &depot->empty, index_of(depot, slot), 0, UINT32_MAX);
 }
 
 void **hk_depot_get(struct hk_depot *depot, unsigned size_class)
 {
-	uint32_t got = hk_stack_pop(stacks_of(depot), &depot->full[size_class]);
+	struct hk_stacks stacks = stacks_of(depot);
+	uint32_t got = hk_stack_pop(stacks, &depot->filled[size_class]);
 
-	return got ? magazine_at(depot, got - 1) + HK_MAGAZINE_ROUNDS : NULL;
+	if (!got)
+		return NULL;
+	return hk_magazine_bottom(size_class, magazine_at(depot, got - 1)) +
+	       stacks.links[got - 1].rounds;
 }
 
-static uint32_t depth_max(unsigned size_class)
+/* Magazines of a class that have so many bytes. */
+static uint32_t depth_of(unsigned size_class, size_t bytes)
 {
 	const struct hk_class_info *info = &hk_class_infos[size_class];
 	size_t depth = 1;
 
 	if (info->capacity)
-		depth = HK_DEPOT_BYTES / ((size_t)info->size * info->capacity);
+		depth = bytes / ((size_t)info->size * info->capacity);
+	if (depth > HK_DEPOT_DEPTH_MAX)
+		depth = HK_DEPOT_DEPTH_MAX;
 	return depth ? (uint32_t)depth : 1;
 }
 
-bool hk_depot_put(struct hk_depot *depot, unsigned size_class, void **slot)
+bool hk_depot_put(struct hk_depot *depot, unsigned size_class, void **top)
 {
-	return hk_stack_push(stacks_of(depot), &depot->full[size_class], index_of(depot, slot),
-			     depth_max(size_class));
+	size_t rounds = hk_magazine_rounds(top, hk_class_infos[size_class].capacity);
+	uint32_t most = atomic_load_explicit(&depot->depth_max[size_class], memory_order_relaxed);
+
+	if (hk_stack_push(stacks_of(depot), &depot->filled[size_class], index_of(depot, top),
+			  (uint32_t)rounds, most))
+		return true;
+	atomic_fetch_add_explicit(&depot->turned_away[size_class], 1, memory_order_relaxed);
+	return false;
+}
+
+/* Sets how deep a class may be. */
+static void set_depth(struct hk_depot *depot, unsigned size_class, uint32_t depth)
+{
+	uint32_t first = depth_of(size_class, HK_DEPOT_BYTES);
+	uint32_t old = atomic_exchange_explicit(&depot->depth_max[size_class], depth,
+						memory_order_relaxed);
+
+	if (old == first && depth > first)
+		atomic_fetch_add_explicit(&depot->raised, 1, memory_order_relaxed);
+	else if (old > first && depth == first)
+		atomic_fetch_sub_explicit(&depot->raised, 1, memory_order_relaxed);
+}
+
+/* Bytes of a class that the depot may have at most. */
+static size_t bytes_max(const struct hk_depot *depot)
+{
+	const struct hk_superslabs *space = depot->slabs->space;
+	size_t most = (size_t)space->slabs_max * HK_SLAB_SIZE;
+
+	if (most > space->memory->limit)
+		most = space->memory->limit;
+	most /= HK_DEPOT_PART;
+	if (most < HK_DEPOT_BYTES)
+		return HK_DEPOT_BYTES;
+	return most < HK_DEPOT_BYTES_MAX ? most : HK_DEPOT_BYTES_MAX;
+}
+
+void hk_depot_missed(struct hk_depot *depot, unsigned size_class)
+{
+	uint32_t depth, most;
+
+	if (HK_LIKELY(!atomic_load_explicit(&depot->turned_away[size_class], memory_order_relaxed)))
+		return;
+	atomic_store_explicit(&depot->turned_away[size_class], 0, memory_order_relaxed);
+	depth = atomic_load_explicit(&depot->depth_max[size_class], memory_order_relaxed);
+	most = depth_of(size_class, bytes_max(depot));
+	if (depth < most)
+		set_depth(depot, size_class, 2 * depth < most ? 2 * depth : most);
+}
+
+/* Drains a class down to @depth magazines, at most @most of them: how many. */
+static uint32_t drain_to(struct hk_depot *depot, unsigned size_class, uint32_t depth, uint32_t most)
+{
+	struct hk_stacks stacks = stacks_of(depot);
+	struct hk_reporter *reporter = depot->slabs->space->memory->reporter;
+	struct hk_bad bad[HK_BATCH_MAX];
+	uint32_t drained;
+	void **top;
+
+	for (drained = 0; drained < most; drained++) {
+		size_t refused;
+
+		if (hk_stack_size(stacks, &depot->filled[size_class]).depth <= depth)
+			break;
+		top = hk_depot_get(depot, size_class);
+		if (!top)
+			break;
+		refused = hk_magazine_drain(depot, size_class, top, bad);
+		hk_magazine_put(depot, top);
+		hk_report_bad(reporter, bad, refused);
+	}
+	return drained;
+}
+
+bool hk_depot_shrink(struct hk_depot *depot)
+{
+	uint32_t left = HK_DEPOT_STEP;
+	unsigned tries;
+
+	if (!atomic_load_explicit(&depot->raised, memory_order_relaxed))
+		return false;
+	for (tries = 1; left && tries < HK_CLASSES; tries++) {
+		unsigned size_class = 1 + atomic_load_explicit(&depot->way, memory_order_relaxed) %
+						  (HK_CLASSES - 1);
+		uint32_t first = depth_of(size_class, HK_DEPOT_BYTES);
+
+		if (atomic_load_explicit(&depot->depth_max[size_class], memory_order_relaxed) >
+		    first)
+			left -= drain_to(depot, size_class, first, left);
+		if (!left)
+			break;
+		set_depth(depot, size_class, first);
+		atomic_store_explicit(&depot->way, size_class, memory_order_relaxed);
+	}
+	return left < HK_DEPOT_STEP;
 }
 
 size_t hk_magazine_drain(struct hk_depot *depot, unsigned size_class, void **top,
@@ -133,25 +233,29 @@ size_t hk_magazine_drain(struct hk_depot *depot, unsigned size_class, void **top
 
 void hk_depot_drain(struct hk_depot *depot)
 {
-	struct hk_reporter *reporter = depot->slabs->space->memory->reporter;
-	struct hk_bad bad[HK_BATCH_MAX];
 	unsigned size_class;
-	void **top;
 
 	for (size_class = 1; size_class < HK_CLASSES; size_class++) {
-		while ((top = hk_depot_get(depot, size_class)) != NULL) {
-			size_t refused = hk_magazine_drain(depot, size_class, top, bad);
-
-			hk_magazine_put(depot, top);
-			hk_report_bad(reporter, bad, refused);
-		}
+		drain_to(depot, size_class, 0, UINT32_MAX);
+		set_depth(depot, size_class, depth_of(size_class, HK_DEPOT_BYTES));
 	}
 }
 
 size_t hk_depot_blocks(struct hk_depot *depot, unsigned size_class)
 {
-	return (size_t)hk_stack_depth(stacks_of(depot), &depot->full[size_class]) *
-	       hk_class_infos[size_class].capacity;
+	return hk_stack_size(stacks_of(depot), &depot->filled[size_class]).blocks;
+}
+
+static void init_depths(struct hk_depot *depot)
+{
+	unsigned size_class;
+
+	for (size_class = 1; size_class < HK_CLASSES; size_class++) {
+		atomic_store_explicit(&depot->depth_max[size_class],
+				      depth_of(size_class, HK_DEPOT_BYTES), memory_order_relaxed);
+		atomic_store_explicit(&depot->turned_away[size_class], 0, memory_order_relaxed);
+	}
+	atomic_store_explicit(&depot->raised, 0, memory_order_relaxed);
 }
 
 void hk_depot_reset(struct hk_depot *depot)
@@ -160,7 +264,8 @@ void hk_depot_reset(struct hk_depot *depot)
 
 	hk_stack_clear(&depot->empty);
 	for (size_class = 1; size_class < HK_CLASSES; size_class++)
-		hk_stack_clear(&depot->full[size_class]);
+		hk_stack_clear(&depot->filled[size_class]);
+	init_depths(depot);
 	depot->count = 0;
 	atomic_store_explicit(&depot->pause, 0, memory_order_relaxed);
 	count_ahead(depot);
@@ -172,7 +277,7 @@ void hk_depot_add_locks(struct hk_depot *depot, uint64_t *acquired, uint64_t *wa
 
 	hk_stack_add_lock(stacks_of(depot), &depot->empty, acquired, waited);
 	for (size_class = 1; size_class < HK_CLASSES; size_class++)
-		hk_stack_add_lock(stacks_of(depot), &depot->full[size_class], acquired, waited);
+		hk_stack_add_lock(stacks_of(depot), &depot->filled[size_class], acquired, waited);
 }
 
 size_t hk_depot_trim(struct hk_depot *depot)
@@ -189,28 +294,33 @@ size_t hk_depot_trim(struct hk_depot *depot)
 	return freed;
 }
 
-/* One stack: depths count down, a full magazine has its rounds. */
+/* One stack: what the links say of depth and blocks adds up, a magazine has its rounds. */
 static size_t check_stack(struct hk_depot *depot, struct hk_stack *stack, unsigned size_class,
 			  size_t *magazines)
 {
 	struct hk_stacks stacks = stacks_of(depot);
-	uint32_t next = (uint32_t)stack->head, depth = hk_stack_depth(stacks, stack);
+	struct hk_stack_size size = hk_stack_size(stacks, stack);
+	uint32_t next = (uint32_t)stack->head;
 	size_t broken = 0;
 
-	for (; next; depth--) {
+	for (; next; size.depth--) {
 		struct hk_link *link = &stacks.links[next - 1];
-		void **magazine = magazine_at(depot, next - 1);
-		unsigned slot;
+		void **bottom = hk_magazine_bottom(size_class, magazine_at(depot, next - 1));
+		uint32_t slot;
 
 		if (next > depot->count || *magazines >= depot->count)
 			return broken + 1;
 		(*magazines)++;
-		broken += atomic_load_explicit(&link->depth, memory_order_relaxed) != depth;
-		for (slot = 0; size_class && slot < hk_class_infos[size_class].capacity; slot++)
-			broken += !magazine[HK_MAGAZINE_ROUNDS - slot];
+		broken += atomic_load_explicit(&link->depth, memory_order_relaxed) != size.depth;
+		broken += atomic_load_explicit(&link->blocks, memory_order_relaxed) != size.blocks;
+		broken += (link->rounds != 0) != (size_class != 0) ||
+			  link->rounds > hk_class_infos[size_class].capacity;
+		for (slot = 1; slot <= link->rounds && slot <= HK_MAGAZINE_ROUNDS; slot++)
+			broken += !bottom[slot];
+		size.blocks -= link->rounds;
 		next = atomic_load_explicit(&link->next, memory_order_relaxed);
 	}
-	return broken + (depth != 0);
+	return broken + (size.depth != 0) + (size.blocks != 0);
 }
 
 size_t hk_depot_check(struct hk_depot *depot, size_t held)
@@ -219,6 +329,6 @@ size_t hk_depot_check(struct hk_depot *depot, size_t held)
 	unsigned size_class;
 
 	for (size_class = 1; size_class < HK_CLASSES; size_class++)
-		broken += check_stack(depot, &depot->full[size_class], size_class, &magazines);
+		broken += check_stack(depot, &depot->filled[size_class], size_class, &magazines);
 	return broken + (magazines + held != depot->count);
 }

@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The depot: the arena's stock of magazines, full ones per class and empty ones for all.
+ * The depot: the arena's stock of magazines, filled ones per class and empty ones for all.
  *
  * A magazine is an array of HK_MAGAZINE_SLOTS pointers, aligned to its size; it is named by its
- * index, and lies in one of the depot's stacks or is held by a cache. The depth of a stack bounds
- * the bytes that the depot keeps.
+ * index, and lies in one of the depot's stacks or is held by a cache. Most filled ones are full;
+ * what a cache held when it was flushed may be less.
+ *
+ * The depth of a stack bounds the bytes that the depot keeps. It follows use: a magazine turned
+ * away, and then a refill from the slabs that it could have served, double the depth that a class
+ * may have. Such excess is given up, a part at a time, before the arena commits more memory
+ * (hk_depot_shrink()).
  *
  * Magazines are metadata, carved from their section as they are needed, kept until a reset.
  * Where none is to be had the caches work without. Since a free makes no platform call, some
@@ -16,8 +21,19 @@
 #include <hakmem/slab.h>
 #include <hakmem/stack.h>
 
-/* Bytes of free blocks that the depot keeps per class, at least one magazine. */
+/* Bytes of free blocks that the depot keeps per class, at least one magazine, ... */
 #define HK_DEPOT_BYTES ((size_t)128 << 10)
+
+/*
+ * ... and where use has shown that more serve, at most so much and so many magazines, and this
+ * part of what the arena can ever have: free blocks stand in the way of large ones.
+ */
+#define HK_DEPOT_BYTES_MAX ((size_t)2 << 20)
+#define HK_DEPOT_DEPTH_MAX 1024u
+#define HK_DEPOT_PART 64u
+
+/* Magazines drained at once by hk_depot_shrink(). */
+#define HK_DEPOT_STEP 64u
 
 /* Magazines to be committed and not yet carved, for frees to take: at least; twice as many. */
 #define HK_MAGAZINES_AHEAD 16u
@@ -36,8 +52,12 @@ struct hk_depot {
 	_Atomic uint32_t pause;	   /* calls of hk_depot_reserve() until it tries again */
 	uint64_t gets[HK_CLASSES]; /* exchanges, of caches that are gone; see hk_front_fold() */
 	uint64_t puts[HK_CLASSES];
+	_Atomic uint32_t depth_max[HK_CLASSES];	  /* magazines that a class may have */
+	_Atomic uint32_t turned_away[HK_CLASSES]; /* since the last refill from slabs */
+	_Atomic uint32_t raised;		  /* classes that may have more than at first */
+	_Atomic uint32_t way;			  /* the class that makes way next */
 	struct hk_stack empty;
-	struct hk_stack full[HK_CLASSES];
+	struct hk_stack filled[HK_CLASSES];
 };
 
 /* The magazine that a slot belongs to. */
@@ -84,11 +104,17 @@ void **hk_magazine_get(struct hk_depot *depot, unsigned size_class);
 /* Gives an empty magazine back; any slot of it. */
 void hk_magazine_put(struct hk_depot *depot, void **slot);
 
-/* Takes a full magazine: its topmost slot, or NULL. */
+/* Takes a filled magazine: its topmost slot in use, or NULL. */
 void **hk_depot_get(struct hk_depot *depot, unsigned size_class);
 
-/* Gives a full magazine: false when the depot has enough of the class. */
-bool hk_depot_put(struct hk_depot *depot, unsigned size_class, void **slot);
+/* Gives a filled magazine, by its topmost slot in use: false when the depot has enough. */
+bool hk_depot_put(struct hk_depot *depot, unsigned size_class, void **top);
+
+/* A refill found nothing in the depot: was it because magazines had been turned away? */
+void hk_depot_missed(struct hk_depot *depot, unsigned size_class);
+
+/* Drains some of what the depot has in excess: whether there was any. Locks: class, space. */
+bool hk_depot_shrink(struct hk_depot *depot);
 
 /* Returns the blocks of a magazine to their slabs: how many were refused, see @bad. */
 size_t hk_magazine_drain(struct hk_depot *depot, unsigned size_class, void **top,

@@ -205,8 +205,11 @@ HK_API int hk_cache_create(struct hk_arena *arena, struct hk_cache **cache);
 HK_API void hk_cache_flush(struct hk_cache *cache);
 
 /**
- * hk_cache_destroy() - flush a cache and give it up
+ * hk_cache_destroy() - give a cache up
  * @cache: the cache, or NULL.
+ *
+ * Its magazines go to the depot, as far as that has room, for the next cache to begin with; the
+ * blocks of the others to the slabs. After hk_cache_flush() there are none.
  *
  * Context: the cache's user; takes locks, makes no platform call.
  */

@@ -2,7 +2,7 @@
 /*
  * Stacks of magazines without a lock; see stack.h.
  *
- * Orders: a magazine's blocks, and its depth, are written before the release that pushes it,
+ * Orders: a magazine's blocks, and its link, are written before the release that pushes it,
  * and read after the acquire that pops it. A popper that lost the race has read a link only,
  * which is atomic; the tag makes its compare-and-swap fail.
  */
@@ -10,20 +10,20 @@
 
 #if !HK_STACK_LOCKED
 
-bool hk_stack_push(struct hk_stacks stacks, struct hk_stack *stack, uint32_t index,
+bool hk_stack_push(struct hk_stacks stacks, struct hk_stack *stack, uint32_t index, uint32_t rounds,
 		   uint32_t depth_max)
 {
 	struct hk_link *link = &stacks.links[index];
-	/* pairs with the release below, for the depth of the magazine on top */
+	/* pairs with the release below, for the link of the magazine on top */
 	uint64_t old = atomic_load_explicit(&stack->head, memory_order_acquire);
 
+	link->rounds = rounds;
 	do {
-		uint32_t depth = hk_stack_depth_at(stacks, old);
+		struct hk_stack_size size = hk_stack_size_at(stacks, old);
 
-		if (depth >= depth_max)
+		if (size.depth >= depth_max)
 			return false;
-		atomic_store_explicit(&link->next, (uint32_t)old, memory_order_relaxed);
-		atomic_store_explicit(&link->depth, depth + 1, memory_order_relaxed);
+		hk_link_set(link, (uint32_t)old, size);
 		/* release: pairs with the acquires here and in hk_stack_pop() */
 	} while (!atomic_compare_exchange_weak_explicit(&stack->head, &old,
 							hk_stack_head(old, index + 1),
@@ -49,10 +49,10 @@ uint32_t hk_stack_pop(struct hk_stacks stacks, struct hk_stack *stack)
 	return (uint32_t)old;
 }
 
-uint32_t hk_stack_depth(struct hk_stacks stacks, struct hk_stack *stack)
+struct hk_stack_size hk_stack_size(struct hk_stacks stacks, struct hk_stack *stack)
 {
-	/* acquire: pairs with the release in hk_stack_push(), for the depth */
-	return hk_stack_depth_at(stacks, atomic_load_explicit(&stack->head, memory_order_acquire));
+	/* acquire: pairs with the release in hk_stack_push(), for the link */
+	return hk_stack_size_at(stacks, atomic_load_explicit(&stack->head, memory_order_acquire));
 }
 
 void hk_stack_clear(struct hk_stack *stack)

@@ -6,8 +6,8 @@
  * exchange increments, against ABA: one compare-and-swap takes or gives a magazine with all its
  * blocks (Bonwick and Adams, "Magazines and Vmem", 2001). Links lie in a side table, so that a
  * thread that looks at a magazine another has just taken reads no block. The table also says
- * how deep each magazine lies in its stack: that bounds a stack without a counter that all
- * caches would write.
+ * how many rounds a magazine has, how deep it lies in its stack and how many blocks are there
+ * from it down: that bounds and measures a stack without a counter that all caches would write.
  *
  * Where 64 bits are not exchanged without a lock, stack_locked.c stands in for stack.c, with a
  * lock per stack; it comes last in the lock order. A host may define HK_STACK_LOCKED itself.
@@ -34,8 +34,10 @@ struct hk_stack {
 #endif
 
 struct hk_link {
-	_Atomic uint32_t next;	/* index plus one */
-	_Atomic uint32_t depth; /* magazines from here down, this one included */
+	_Atomic uint32_t next;	 /* index plus one */
+	_Atomic uint32_t depth;	 /* magazines from here down, this one included */
+	_Atomic uint32_t blocks; /* in these */
+	uint32_t rounds;	 /* blocks in this one; its owner's, but while it lies in a stack */
 };
 
 /* What all stacks of a depot share. */
@@ -50,25 +52,43 @@ static inline uint64_t hk_stack_head(uint64_t old, uint32_t index_plus_one)
 	return ((old >> 32) + 1) << 32 | index_plus_one;
 }
 
-/* Magazines in the stack whose topmost @head names. */
-static inline uint32_t hk_stack_depth_at(struct hk_stacks stacks, uint64_t head)
+/* What lies in a stack. */
+struct hk_stack_size {
+	uint32_t depth; /* magazines */
+	uint32_t blocks;
+};
+
+/* The size of the stack whose topmost @head names. */
+static inline struct hk_stack_size hk_stack_size_at(struct hk_stacks stacks, uint64_t head)
 {
 	uint32_t top = (uint32_t)head;
+	struct hk_stack_size size = { 0, 0 };
 
-	if (!top)
-		return 0;
-	return atomic_load_explicit(&stacks.links[top - 1].depth, memory_order_relaxed);
+	if (top) {
+		struct hk_link *link = &stacks.links[top - 1];
+
+		size.depth = atomic_load_explicit(&link->depth, memory_order_relaxed);
+		size.blocks = atomic_load_explicit(&link->blocks, memory_order_relaxed);
+	}
+	return size;
 }
 
-/* Pushes a magazine unless the stack is @depth_max deep. */
-bool hk_stack_push(struct hk_stacks stacks, struct hk_stack *stack, uint32_t index,
+/* Puts a magazine with so many rounds on a stack of @size, not yet seen by others. */
+static inline void hk_link_set(struct hk_link *link, uint32_t next, struct hk_stack_size size)
+{
+	atomic_store_explicit(&link->next, next, memory_order_relaxed);
+	atomic_store_explicit(&link->depth, size.depth + 1, memory_order_relaxed);
+	atomic_store_explicit(&link->blocks, size.blocks + link->rounds, memory_order_relaxed);
+}
+
+/* Pushes a magazine of @rounds blocks unless the stack is @depth_max deep. */
+bool hk_stack_push(struct hk_stacks stacks, struct hk_stack *stack, uint32_t index, uint32_t rounds,
 		   uint32_t depth_max);
 
-/* Pops a magazine: its index plus one, or 0. */
+/* Pops a magazine: its index plus one, or 0; its link has the rounds. */
 uint32_t hk_stack_pop(struct hk_stacks stacks, struct hk_stack *stack);
 
-/* Magazines in the stack. */
-uint32_t hk_stack_depth(struct hk_stacks stacks, struct hk_stack *stack);
+struct hk_stack_size hk_stack_size(struct hk_stacks stacks, struct hk_stack *stack);
 
 /* Forgets all magazines; nothing else runs. */
 void hk_stack_clear(struct hk_stack *stack);

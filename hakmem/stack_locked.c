@@ -4,21 +4,21 @@
 
 #if HK_STACK_LOCKED
 
-bool hk_stack_push(struct hk_stacks stacks, struct hk_stack *stack, uint32_t index,
+bool hk_stack_push(struct hk_stacks stacks, struct hk_stack *stack, uint32_t index, uint32_t rounds,
 		   uint32_t depth_max)
 {
 	struct hk_link *link = &stacks.links[index];
-	uint32_t depth;
+	struct hk_stack_size size;
 
+	link->rounds = rounds;
 	hk_lock_acquire(&stack->lock, stacks.platform);
-	depth = hk_stack_depth_at(stacks, stack->head);
-	if (depth < depth_max) {
-		atomic_store_explicit(&link->next, (uint32_t)stack->head, memory_order_relaxed);
-		atomic_store_explicit(&link->depth, depth + 1, memory_order_relaxed);
+	size = hk_stack_size_at(stacks, stack->head);
+	if (size.depth < depth_max) {
+		hk_link_set(link, (uint32_t)stack->head, size);
 		stack->head = hk_stack_head(stack->head, index + 1);
 	}
 	hk_lock_release(&stack->lock, stacks.platform);
-	return depth < depth_max;
+	return size.depth < depth_max;
 }
 
 uint32_t hk_stack_pop(struct hk_stacks stacks, struct hk_stack *stack)
@@ -35,14 +35,14 @@ uint32_t hk_stack_pop(struct hk_stacks stacks, struct hk_stack *stack)
 	return got;
 }
 
-uint32_t hk_stack_depth(struct hk_stacks stacks, struct hk_stack *stack)
+struct hk_stack_size hk_stack_size(struct hk_stacks stacks, struct hk_stack *stack)
 {
-	uint32_t depth;
+	struct hk_stack_size size;
 
 	hk_lock_acquire(&stack->lock, stacks.platform);
-	depth = hk_stack_depth_at(stacks, stack->head);
+	size = hk_stack_size_at(stacks, stack->head);
 	hk_lock_release(&stack->lock, stacks.platform);
-	return depth;
+	return size;
 }
 
 void hk_stack_clear(struct hk_stack *stack)

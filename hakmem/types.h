@@ -186,13 +186,13 @@ enum hk_stage {
 /**
  * struct hk_counters - what the arena did off the hit path, since it was created
  * @spare_swap: a miss that ended at the cache's own second magazine.
- * @depot_swap: a full magazine taken from the depot.
+ * @depot_swap: a filled magazine taken from the depot.
  * @slab_batch: a batch of blocks taken from slabs.
  * @new_slab: a run of slabs given to a class.
  * @new_superslab: a superslab used for the first time.
  * @large_alloc: a large block allocated.
  * @platform_call: calls of the platform, of whatever kind.
- * @magazine_to_depot: a full magazine put into the depot.
+ * @magazine_to_depot: a filled magazine put into the depot.
  * @depot_to_slab: a magazine's blocks, or a single block, returned to slabs.
  * @slab_emptied: a run of slabs given back by its class, all blocks free.
  * @superslab_emptied: a superslab whose last slab became free.

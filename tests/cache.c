@@ -224,6 +224,14 @@ Test(cache, destroy_returns_every_block)
 	hk_cache_flush(heap.cache);
 	cr_assert_gt(cached_bytes(heap.arena), 0);
 	hk_cache_destroy(other);
+	/* the depot has what is worth an exchange: two magazines, one of 31, one of 25 and more */
+	cr_assert_eq(cached_bytes(heap.arena), 56 * 704);
+	for (i = 0; i < 56; i++)
+		blocks[i] = hk_alloc(heap.cache, 700);
+	cr_assert_eq(cached_bytes(heap.arena), 0, "the next cache gets them");
+	hk_free_bulk(heap.cache, 56, blocks);
+	hk_cache_flush(heap.cache);
+	hk_arena_trim(heap.arena, 0, 0);
 	cr_assert_eq(cached_bytes(heap.arena), 0);
 	heap_close(&heap, 0);
 }

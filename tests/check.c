@@ -316,7 +316,7 @@ Test(check, depot)
 
 	open_busy();
 	links = (struct hk_link *)(void *)arena->depot.links.base;
-	top = (uint32_t)arena->depot.full[SMALL].head;
+	top = (uint32_t)arena->depot.filled[SMALL].head;
 	cr_assert_neq(top, 0);
 	magazine = (void **)(void *)(arena->depot.magazines.base + (top - 1) * HK_MAGAZINE_BYTES);
 	DAMAGE(DEPOT, magazine[31], 0);
@@ -325,7 +325,7 @@ Test(check, depot)
 	DAMAGE(DEPOT, links[top - 1].next, 0);
 	DAMAGE(DEPOT, links[top - 1].next, 1024);
 	DAMAGE(DEPOT, arena->depot.count, 1);
-	DAMAGE(DEPOT, arena->depot.full[SMALL].head, 0);
+	DAMAGE(DEPOT, arena->depot.filled[SMALL].head, 0);
 	/* a cache that lost a magazine */
 	cr_assert_neq(front->spare[SMALL], front->hot.top[0]);
 	DAMAGE(DEPOT, front->spare[SMALL],

@@ -20,11 +20,12 @@ static struct hk_arena *arena; /* for its layout */
 static struct hk_depot *depot;
 static size_t held; /* magazines in the test's hands */
 
-static void open_depot(void)
+static void open_depot_in(size_t address_space, size_t limit)
 {
 	struct hk_arena_config config = {
 		.platform = &fault.platform,
-		.address_space = (size_t)32 << 20,
+		.address_space = address_space,
+		.limit = limit,
 		.context = &reports,
 		.on_report = test_on_report,
 	};
@@ -35,6 +36,11 @@ static void open_depot(void)
 	depot = &arena->depot;
 	held = 0;
 	fault_platform_rewind(&fault);
+}
+
+static void open_depot(void)
+{
+	open_depot_in((size_t)32 << 20, 0);
 }
 
 static void agree(void)
@@ -78,25 +84,33 @@ static void **empty_one(unsigned size_class)
 	return bottom;
 }
 
-/* A full magazine whose blocks are numbers: its topmost slot. */
-static void **full_one(unsigned size_class, uintptr_t number)
+/* A magazine with some blocks, which are numbers: its topmost slot in use. */
+static void **filled_one(unsigned size_class, uintptr_t number, unsigned rounds)
 {
 	void **slot = empty_one(size_class);
 	unsigned i;
 
-	for (i = 0; i < capacity_of(size_class); i++)
+	for (i = 0; i < rounds; i++)
 		*++slot = (void *)(number + i);
 	return slot;
 }
 
-static bool holds(void **top, unsigned size_class, uintptr_t number)
+static void **full_one(unsigned size_class, uintptr_t number)
 {
-	unsigned i;
+	return filled_one(size_class, number, capacity_of(size_class));
+}
 
-	for (i = capacity_of(size_class); i-- > 0; top--)
-		if (*top != (void *)(number + i))
+static bool holds_some(void **top, unsigned rounds, uintptr_t number)
+{
+	for (; rounds-- > 0; top--)
+		if (*top != (void *)(number + rounds))
 			return false;
 	return !*top;
+}
+
+static bool holds(void **top, unsigned size_class, uintptr_t number)
+{
+	return holds_some(top, capacity_of(size_class), number);
 }
 
 static bool put(unsigned size_class, void **slot)
@@ -172,6 +186,192 @@ Test(depot, a_stack_gives_what_it_got_last)
 	close_depot();
 }
 
+/* What is less than full comes back as it was, and its blocks count. */
+Test(depot, magazines_need_not_be_full)
+{
+	static const unsigned classes[] = { 1, 30, 104 };
+	size_t i, blocks;
+	unsigned n;
+
+	open_depot();
+	for (i = 0; i < COUNT(classes); i++) {
+		unsigned size_class = classes[i], most = capacity_of(size_class) < 4 ? 1 : 4;
+
+		for (n = 1, blocks = 0; n <= most; blocks += n++)
+			cr_assert(put(size_class, filled_one(size_class, 1000 * n, n)));
+		cr_assert_eq(hk_depot_blocks(depot, size_class), blocks);
+		while (--n) {
+			void **slot = get(size_class);
+
+			cr_assert_eq(hk_magazine_rounds(slot, capacity_of(size_class)), n);
+			cr_assert(holds_some(slot, n, 1000 * n));
+			blocks -= n;
+			cr_assert_eq(hk_depot_blocks(depot, size_class), blocks);
+		}
+		cr_assert_null(get(size_class));
+	}
+	close_depot();
+}
+
+static size_t depth_of(unsigned size_class, size_t bytes)
+{
+	size_t depth = bytes / (hk_class_size(size_class) * capacity_of(size_class));
+
+	return depth < HK_DEPOT_DEPTH_MAX ? depth : HK_DEPOT_DEPTH_MAX;
+}
+
+/* Puts magazines of real blocks until one is turned away: how many it took. */
+static size_t fill(unsigned size_class)
+{
+	size_t count;
+	void **slot;
+
+	for (count = 0;; count++) {
+		size_t want = capacity_of(size_class);
+
+		slot = empty_one(size_class);
+		while (want) {
+			size_t got = hk_slab_take(&arena->slabs, size_class, slot + 1, want, NULL);
+
+			must(got, "no block");
+			slot += got;
+			want -= got;
+		}
+		if (!put(size_class, slot))
+			break;
+	}
+	cr_assert_eq(hk_slab_return(&arena->slabs, slot + 1 - capacity_of(size_class),
+				    capacity_of(size_class), NULL),
+		     0);
+	hk_magazine_put(depot, slot);
+	held--;
+	return count;
+}
+
+/* Commits so many slabs and gives them back. */
+static void make_ready(uint32_t slabs)
+{
+	uint32_t first;
+
+	cr_assert_eq(hk_run_take(&arena->space, slabs, HK_SLAB_SIZE, 0, &first, NULL), 0);
+	hk_run_give(&arena->space, first, slabs);
+	agree();
+}
+
+/* A refill that a magazine turned away before could have served doubles the depth, to a bound. */
+static void follow_use(unsigned size_class, size_t bytes_max)
+{
+	size_t depth = depth_of(size_class, HK_DEPOT_BYTES), have = fill(size_class);
+	size_t most = depth_of(size_class, bytes_max);
+	uint32_t raised = depot->raised;
+
+	cr_assert_eq(have, depth);
+	while (depth < most) {
+		hk_depot_missed(depot, size_class);
+		/* twice in a row is once: nothing was turned away between */
+		hk_depot_missed(depot, size_class);
+		depth = 2 * depth < most ? 2 * depth : most;
+		have += fill(size_class);
+		cr_assert_eq(have, depth, "class %u: %zu", size_class, have);
+		cr_assert_eq(depot->raised, raised + 1);
+	}
+	hk_depot_missed(depot, size_class);
+	cr_assert_eq(fill(size_class), 0, "class %u: beyond the bound", size_class);
+}
+
+Test(depot, depth_follows_use)
+{
+	static const unsigned classes[] = { 1, 8, 64, 104 };
+	size_t i;
+
+	open_depot_in((size_t)1 << 30, 0);
+	make_ready(300);
+	for (i = 0; i < COUNT(classes); i++)
+		follow_use(classes[i], HK_DEPOT_BYTES_MAX);
+	cr_assert_eq(depot->raised, COUNT(classes));
+	hk_depot_drain(depot);
+	cr_assert_eq(depot->raised, 0);
+	for (i = 0; i < COUNT(classes); i++) {
+		cr_assert_eq(arena->slabs.classes[classes[i]].blocks_out, 0);
+		cr_assert_eq(fill(classes[i]), depth_of(classes[i], HK_DEPOT_BYTES));
+	}
+	hk_depot_drain(depot);
+	close_depot();
+}
+
+/* In a small range, or near a limit, less: what the depot has stands in the way of others. */
+Test(depot, depth_is_bounded_by_what_the_arena_can_have)
+{
+	open_depot_in((size_t)32 << 20, 0);
+	make_ready(60);
+	follow_use(8, (size_t)arena->space.slabs_max * HK_SLAB_SIZE / HK_DEPOT_PART);
+	hk_depot_drain(depot);
+	close_depot();
+	open_depot_in((size_t)1 << 30, (size_t)40 << 20);
+	make_ready(60);
+	follow_use(8, ((size_t)40 << 20) / HK_DEPOT_PART);
+	hk_depot_drain(depot);
+	close_depot();
+	open_depot_in((size_t)7 << 20, 0);
+	make_ready(20);
+	follow_use(8, HK_DEPOT_BYTES);
+	hk_depot_drain(depot);
+	close_depot();
+}
+
+static size_t depth(unsigned size_class)
+{
+	return hk_depot_blocks(depot, size_class) / capacity_of(size_class);
+}
+
+/* Takes a run; what this makes of the depot is checked. */
+static void take_run(uint32_t slabs)
+{
+	uint32_t first;
+
+	cr_assert_eq(hk_run_take(&arena->space, slabs, HK_SLAB_SIZE, 0, &first, NULL), 0);
+	hk_classes_set(&arena->space, first, slabs, HK_CLASS_INSIDE);
+	agree();
+}
+
+/* Excess goes, a step at a time, when memory is to be committed; else it stays. */
+Test(depot, excess_makes_way_for_a_commit)
+{
+	const unsigned size_class = 4;
+	size_t first, have, step;
+
+	open_depot_in((size_t)256 << 20, 0);
+	make_ready(64);
+	first = depth_of(size_class, HK_DEPOT_BYTES);
+	have = fill(size_class);
+	cr_assert_eq(have, first);
+	take_run(16);
+	cr_assert_eq(depth(size_class), first, "what it may have stays");
+	for (step = 0; step < 2; step++) {
+		hk_depot_missed(depot, size_class);
+		have += fill(size_class);
+	}
+	cr_assert_eq(have, 4 * first);
+
+	/* something is ready: nothing happens */
+	have = depth(size_class);
+	cr_assert_gt(have, first + 2 * HK_DEPOT_STEP);
+	take_run(2);
+	cr_assert_eq(depth(size_class), have);
+
+	for (step = 0; have > first; step++) {
+		have = have - first > HK_DEPOT_STEP ? have - HK_DEPOT_STEP : first;
+		take_run(40);
+		cr_assert_eq(depth(size_class), have, "step %zu", step);
+	}
+	cr_assert_gt(step, 2);
+	take_run(40);
+	cr_assert_eq(depth(size_class), first);
+	cr_assert_eq(depot->raised, 0);
+	hk_depot_drain(depot);
+	close_depot();
+}
+
 /* Bounded by bytes; what it refuses stays the caller's. */
 Test(depot, has_enough_at_some_depth)
 {
@@ -206,7 +406,7 @@ Test(depot, tags_tell_a_magazine_from_itself)
 	int i;
 
 	open_depot();
-	stack = &depot->full[1];
+	stack = &depot->filled[1];
 	cr_assert(put(1, full_one(1, 1)));
 	before = stack->head;
 	for (i = 1; i < 100; i++) {
@@ -428,10 +628,10 @@ Test(depot, check_finds_what_is_damaged)
 	slot[-7] = block;
 	agree();
 	/* one magazine in two stacks */
-	head = depot->full[6].head;
-	depot->full[6].head = depot->full[5].head;
+	head = depot->filled[6].head;
+	depot->filled[6].head = depot->filled[5].head;
 	cr_assert_gt(hk_depot_check(depot, held), 0, "twice");
-	depot->full[6].head = head;
+	depot->filled[6].head = head;
 	close_depot();
 }
 
@@ -463,8 +663,8 @@ static void *exchange(void *number)
 	for (i = 0; i < 30000; i++) {
 		unsigned size_class = 1 + (unsigned)(test_random(&seed) % 4);
 		uintptr_t stamp = (uintptr_t)number << 24 | (uintptr_t)(i + 1) << 8;
+		unsigned n, most;
 		void **slot;
-		unsigned n;
 
 		if (count < COUNT(mine) && (!count || test_random(&seed) % 2)) {
 			slot = size_class < 4 ? hk_depot_get(depot, size_class)
@@ -472,15 +672,17 @@ static void *exchange(void *number)
 			if (!slot)
 				continue;
 			own(slot);
+			n = (unsigned)hk_magazine_rounds(slot, HK_MAGAZINE_ROUNDS);
 			if (size_class < 4)
-				stress.torn += !holds(slot, 1, (uintptr_t)slot[-30]);
+				stress.torn +=
+					!n || !holds_some(slot, n, (uintptr_t)slot[1 - (int)n]);
 			mine[count++] = slot;
 			continue;
 		}
 		slot = hk_magazine(mine[--count]);
-		for (n = 0; n < HK_MAGAZINE_ROUNDS; n++)
-			slot[n + 1] = (void *)(stamp + n);
-		slot += HK_MAGAZINE_ROUNDS;
+		most = 1 + (unsigned)(test_random(&seed) % HK_MAGAZINE_ROUNDS);
+		for (n = 0; n < most; n++)
+			*++slot = (void *)(stamp + n);
 		disown(slot);
 		if (size_class < 4 && !hk_depot_put(depot, size_class, slot))
 			hk_magazine_put(depot, slot);

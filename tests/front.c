@@ -12,6 +12,7 @@
 #define ROUNDS HK_MAGAZINE_ROUNDS
 #define COLD_USES 4u   /* so often a class goes without a magazine at first */
 #define BATCH_FIRST 4u /* then the first batch has so many blocks */
+#define FIRST_COLD 4u  /* the class of a cache line: smaller ones do not begin so */
 
 static struct fault_platform fault;
 static struct test_reports reports;
@@ -118,7 +119,7 @@ Test(front, a_new_one_holds_nothing)
 	}
 	cr_assert_eq(front->hot.base, (uintptr_t)arena->space.base);
 	cr_assert_neq(front, other);
-	hk_front_flush(front);
+	hk_front_flush(front, false);
 	close_fronts();
 }
 
@@ -127,13 +128,44 @@ Test(front, a_batch_is_handed_out_in_order_of_address)
 	size_t i;
 
 	open_fronts(NULL);
-	alloc_blocks(front, 1, 64);
+	alloc_blocks(front, 4, 64);
 	/* one at a time, then 4, 8, 16 and 32: one to the caller, the others to the magazine */
-	cr_assert_eq(class_of(1)->batches, COLD_USES + 4);
-	cr_assert_eq(hk_front_blocks(front, 1), 0, "the last of them is out");
+	cr_assert_eq(class_of(4)->batches, COLD_USES + 4);
+	cr_assert_eq(hk_front_blocks(front, 4), 0, "the last of them is out");
 	for (i = 0; i < 64; i++)
-		cr_assert_eq(blocks[i], arena->space.base + i * 16, "block %zu", i);
-	push_blocks(front, 1, 64);
+		cr_assert_eq(blocks[i], arena->space.base + i * 64, "block %zu", i);
+	push_blocks(front, 4, 64);
+	close_fronts();
+}
+
+/* Blocks smaller than a cache line: what two workers have shares none, from the first on. */
+Test(front, workers_that_begin_together_share_no_line, .timeout = 60)
+{
+	struct hk_front *by[2];
+	unsigned i, turn;
+	size_t n;
+
+	open_fronts(NULL);
+	by[0] = front;
+	by[1] = other;
+	for (i = 1; i <= 4; i++) {
+		void *mine[2][3 * ROUNDS];
+
+		for (n = 0; n < COUNT(mine[0]); n++)
+			for (turn = 0; turn < 2; turn++)
+				mine[turn][n] = hk_front_alloc(by[turn], i);
+		for (n = 0; n < COUNT(mine[0]) * COUNT(mine[0]); n++) {
+			uintptr_t a = (uintptr_t)mine[0][n / COUNT(mine[0])] / 16;
+			uintptr_t b = (uintptr_t)mine[1][n % COUNT(mine[0])] / 16;
+
+			must((a + i - 1) / 4 < b / 4 || (b + i - 1) / 4 < a / 4,
+			     "class %u: %jx0 and %jx0", i, (uintmax_t)a, (uintmax_t)b);
+		}
+		for (n = 0; n < COUNT(mine[0]); n++)
+			for (turn = 0; turn < 2; turn++)
+				hk_front_push(by[turn], i, mine[turn][n]);
+		agree();
+	}
 	close_fronts();
 }
 
@@ -143,7 +175,7 @@ Test(front, a_cold_class_takes_no_magazine)
 	unsigned i, use;
 
 	open_fronts(&(struct fault_options){ .forbid = true });
-	for (i = 1; i < HK_CLASSES && hk_class_infos[i].capacity; i++) {
+	for (i = FIRST_COLD; i < HK_CLASSES && hk_class_infos[i].capacity; i++) {
 		size_t most = hk_class_infos[i].capacity + 1u;
 
 		/* one allocates, the other frees; each is cold by itself */
@@ -160,23 +192,30 @@ Test(front, a_cold_class_takes_no_magazine)
 		     "class %u: %zu", i, class_of(i)->blocks_out);
 		push_blocks(other, i, 1);
 		must(held_by(other) == 1 && hk_front_blocks(other, i) == 1, "class %u", i);
-		hk_front_flush(front);
-		hk_front_flush(other);
+		hk_front_flush(front, false);
+		hk_front_flush(other, false);
 		/* a flush takes the magazines, but the class is known */
 		alloc_blocks(front, i, 1);
 		must(held_by(front) == 1, "class %u", i);
 		push_blocks(front, i, 1);
-		hk_front_flush(front);
+		hk_front_flush(front, false);
 		alloc_blocks(other, i, 1);
 		must(held_by(other) == 1, "class %u", i);
 		push_blocks(other, i, 1);
-		hk_front_flush(other);
+		hk_front_flush(other, false);
 		cr_assert_eq(class_of(i)->blocks_out, 0, "class %u", i);
 	}
 	/* after a reset it is not */
 	hk_arena_reset(arena);
-	warm(front, 1);
+	warm(front, FIRST_COLD);
 	cr_assert_eq(held_by(front), 0);
+	/* smaller blocks have a magazine from the first use on */
+	for (i = 1; i < FIRST_COLD; i++) {
+		alloc_blocks(front, i, 1);
+		must(held_by(front) == i, "class %u", i);
+		must(class_of(i)->blocks_out == BATCH_FIRST, "class %u", i);
+	}
+	hk_arena_reset(arena);
 	close_fronts();
 }
 
@@ -185,7 +224,7 @@ Test(front, a_cold_class_takes_what_the_depot_has)
 {
 	open_fronts(NULL);
 	alloc_blocks(other, 4, 4 * ROUNDS);
-	hk_front_flush(other);
+	hk_front_flush(other, false);
 	push_blocks(other, 4, 4 * ROUNDS);
 	cr_assert_eq(hk_depot_blocks(&arena->depot, 4), 2 * ROUNDS);
 	alloc_blocks(front, 4, 2 * ROUNDS);
@@ -205,7 +244,7 @@ Test(front, batches_grow_up_to_a_magazine)
 	unsigned i;
 
 	open_fronts(NULL);
-	for (i = 1; i < HK_CLASSES && hk_class_infos[i].capacity; i++) {
+	for (i = FIRST_COLD; i < HK_CLASSES && hk_class_infos[i].capacity; i++) {
 		size_t most = hk_class_infos[i].capacity + 1u, want = BATCH_FIRST;
 		size_t group = hk_class_infos[i].blocks < 32 ? hk_class_infos[i].blocks : 32;
 		size_t n, before = COLD_USES, largest = 0;
@@ -240,7 +279,7 @@ Test(front, batches_grow_up_to_a_magazine)
 		while (n)
 			hk_front_push(front, i, blocks[--n]);
 		agree();
-		hk_front_flush(front);
+		hk_front_flush(front, false);
 		hk_depot_drain(&arena->depot);
 	}
 	close_fronts();
@@ -267,8 +306,8 @@ Test(front, every_class_passes_through_magazines_and_depot, .timeout = 60)
 			cr_assert_eq(class_of(i)->blocks_out, 0, "class %u is not cached", i);
 		alloc_blocks(front, i, count);
 		push_blocks(front, i, count);
-		hk_front_flush(front);
-		hk_front_flush(other);
+		hk_front_flush(front, false);
+		hk_front_flush(other, false);
 		agree();
 		cr_assert_eq(held_by(front) + held_by(other), 0);
 		hk_depot_drain(&arena->depot);
@@ -329,7 +368,7 @@ Test(front, full_magazines_go_from_one_to_another)
 	cr_assert_eq(class_of(4)->returns, returns);
 	cr_assert_eq(hk_depot_blocks(&arena->depot, 4), 8 * ROUNDS);
 	cr_assert_eq(fault.calls, calls, "a free called the platform");
-	hk_front_flush(front);
+	hk_front_flush(front, false);
 	alloc_blocks(front, 4, 8 * ROUNDS);
 	cr_assert_eq(front->gets[4], 8);
 	cr_assert_eq(class_of(4)->batches, batches);
@@ -377,8 +416,8 @@ Test(front, works_with_as_few_magazines_as_there_are)
 			if (!most)
 				cr_assert_eq(class_of(classes[i])->blocks_out, 0);
 		}
-		hk_front_flush(front);
-		hk_front_flush(other);
+		hk_front_flush(front, false);
+		hk_front_flush(other, false);
 		hk_depot_drain(&arena->depot);
 		agree();
 		cr_assert_eq(arena->space.used, 0, "%u magazines", most);
@@ -414,11 +453,11 @@ Test(front, zeroed_blocks_are_zero_wherever_they_come_from)
 				hk_front_push(front, i, blocks[n]);
 			agree();
 			if (round == 1)
-				hk_front_flush(front);
+				hk_front_flush(front, false);
 			if (round == 2)
 				hk_depot_drain(&arena->depot);
 		}
-		hk_front_flush(front);
+		hk_front_flush(front, false);
 	}
 	close_fronts();
 }
@@ -450,7 +489,7 @@ Test(front, what_slabs_refuse_is_counted_and_told)
 	push_blocks(front, 4, 10);
 	hk_front_push(front, 4, blocks[3]);
 	cr_assert_eq(reports.count, 0, "a magazine takes anything");
-	hk_front_flush(front);
+	hk_front_flush(front, false);
 	cr_assert_eq(reports.count, 1);
 	cr_assert_eq(reports.last.fault, HK_FAULT_DOUBLE_FREE);
 	cr_assert_eq(reports.last.address, blocks[3]);
@@ -498,15 +537,15 @@ Test(front, counts_of_exchanges_outlive_small_counters)
 		     nearly + hk_depot_blocks(&arena->depot, 4) / ROUNDS);
 	cr_assert_gt(arena->depot.puts[4], 0);
 	cr_assert_lt(front->puts[4], 10);
-	hk_front_flush(front);
+	hk_front_flush(front, false);
 	front->gets[4] = (uint16_t)(nearly - 1);
 	alloc_blocks(front, 4, 2 * ROUNDS);
 	cr_assert_eq(arena->depot.gets[4] + front->gets[4], (uint64_t)nearly + 1);
 	cr_assert_eq(front->gets[4], 0);
 	push_blocks(front, 4, 2 * ROUNDS);
 	front->gets[9] = 5;
-	hk_front_fold(front, 9);
-	hk_front_fold(front, 9);
+	hk_front_fold(front);
+	hk_front_fold(front);
 	cr_assert_eq(arena->depot.gets[9], 5);
 	close_fronts();
 }

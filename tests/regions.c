@@ -276,6 +276,8 @@ const char *region_live(struct region_place *place)
 		if (kinds[i].size + kinds[i].align + 512 * KIB > place->region.size ||
 		    (kinds[i].size && kinds[i].size * MANY < place->region.size))
 			continue;
+		/* a block of the kind before, cached, would keep a slab from this one's first time */
+		hk_cache_flush(place->cache);
 		error = fill(place, &kinds[i], &first);
 		for (again = 0; !error && again < WAYS; again++) {
 			error = empty(place, &kinds[i], count ? count : first);
