@@ -165,15 +165,19 @@ static size_t bytes_max(const struct hk_depot *depot)
 
 void hk_depot_missed(struct hk_depot *depot, unsigned size_class)
 {
-	uint32_t depth, most;
+	uint32_t away, depth, more, most;
 
-	if (HK_LIKELY(!atomic_load_explicit(&depot->turned_away[size_class], memory_order_relaxed)))
+	away = atomic_load_explicit(&depot->turned_away[size_class], memory_order_relaxed);
+	if (HK_LIKELY(!away))
 		return;
-	atomic_store_explicit(&depot->turned_away[size_class], 0, memory_order_relaxed);
 	depth = atomic_load_explicit(&depot->depth_max[size_class], memory_order_relaxed);
 	most = depth_of(size_class, bytes_max(depot));
+	more = 2 * depth < most ? 2 * depth : most;
 	if (depth < most)
-		set_depth(depot, size_class, 2 * depth < most ? 2 * depth : most);
+		set_depth(depot, size_class, more);
+	/* what the new depth has room for is not turned away next time */
+	away = depth < most && away > more - depth ? away - (more - depth) : 0;
+	atomic_store_explicit(&depot->turned_away[size_class], away, memory_order_relaxed);
 }
 
 /* Drains a class down to @depth magazines, at most @most of them: how many. */

@@ -355,29 +355,42 @@ enum hk_stage hk_slab_stage(const struct hk_slabs *slabs, unsigned size_class,
 	return after.runs != before.runs ? HK_STAGE_NEW_SLAB : HK_STAGE_SLAB;
 }
 
-/* Where a pointer lies in a class's run: the run, the block, whether it is the block's start. */
-struct place {
-	uint32_t run;
-	uint32_t block;
-	bool start;
+/* A run of a class, and the slab by which it was found. */
+struct spot {
+	size_t slab; /* SIZE_MAX: none */
+	uint32_t number;
+	struct hk_slab *run;
+	unsigned char *base;
 };
 
-static inline struct place find_place(const struct hk_superslabs *space,
-				      const struct hk_class_info *info, const void *ptr)
+/* Goes to the run that @ptr lies in, which is one of a class. */
+static inline void spot_run(const struct hk_superslabs *space, struct spot *spot, const void *ptr)
 {
 	uint32_t slab = (uint32_t)hk_slab_number(space, ptr);
-	struct place place = { .run = slab - hk_slab(space, slab)->head };
-	size_t offset = (size_t)((const unsigned char *)ptr - hk_slab_address(space, place.run));
 
-	place.block = hk_class_index(info, offset);
-	place.start = offset == (size_t)place.block * info->size && place.block < info->blocks;
-	return place;
+	spot->slab = slab;
+	spot->number = slab - hk_slab(space, slab)->head;
+	spot->run = hk_slab(space, spot->number);
+	spot->base = hk_slab_address(space, spot->number);
 }
 
-/* Whether @ptr is the start of a block of the class, live or free. */
+/* Whether @ptr is the start of a block of the run, live or free: which. */
+static inline bool spot_block(const struct spot *spot, const struct hk_class_info *info,
+			      const void *ptr, uint32_t *block)
+{
+	size_t offset = (size_t)((const unsigned char *)ptr - spot->base);
+
+	*block = hk_class_index(info, offset);
+	return offset == (size_t)*block * info->size && *block < info->blocks;
+}
+
 static bool is_start(const struct hk_superslabs *space, unsigned size_class, const void *ptr)
 {
-	return find_place(space, &hk_class_infos[size_class], ptr).start;
+	struct spot spot;
+	uint32_t block;
+
+	spot_run(space, &spot, ptr);
+	return spot_block(&spot, &hk_class_infos[size_class], ptr, &block);
 }
 
 /* All blocks of a run are free: the class gives it up. Class lock held. */
@@ -399,29 +412,31 @@ static void give_run(struct hk_slabs *slabs, unsigned size_class, struct hk_slab
 
 /* Returns one block to its run. Class lock held. */
 static inline enum hk_fault return_block(struct hk_slabs *slabs, unsigned size_class,
-					 const void *ptr)
+					 struct spot *spot, const void *ptr)
 {
 	const struct hk_class_info *info = &hk_class_infos[size_class];
-	struct place place = find_place(slabs->space, info, ptr);
-	struct hk_slab *run = hk_slab(slabs->space, place.run);
-	uint32_t index = place.block / 32, bit = 1u << place.block % 32, bits, *word;
+	struct hk_slab *run = spot->run;
+	uint32_t block, bit, bits, *word;
 
-	if (!place.start)
+	if (!spot_block(spot, info, ptr, &block))
 		return HK_FAULT_INTERIOR;
-	if (place.block >= run->fresh)
+	if (block >= run->fresh)
 		return HK_FAULT_FOREIGN; /* never handed out */
-	word = hk_run_word(slabs, place.run, info, index);
+	word = hk_run_word(slabs, spot->number, info, block / 32);
+	bit = 1u << block % 32;
 	bits = *word;
 	if (bits & bit)
 		return HK_FAULT_DOUBLE_FREE;
 	*word = bits | bit;
 	if (!bits && hk_run_has_bitmap(info))
-		run->summary[index / 32] |= 1u << index % 32;
+		run->summary[block / 1024] |= 1u << block / 32 % 32;
 	run->free++;
-	if (HK_UNLIKELY(run->free == run->usable && !run->pinned))
-		give_run(slabs, size_class, run, place.run);
-	else if (HK_UNLIKELY(hk_slab_list(run->free, run->usable) != run->list))
-		list_update(slabs, &slabs->classes[size_class], run, place.run);
+	if (HK_UNLIKELY(run->free == run->usable && !run->pinned)) {
+		give_run(slabs, size_class, run, spot->number);
+		spot->slab = SIZE_MAX;
+	} else if (HK_UNLIKELY(hk_slab_list(run->free, run->usable) != run->list)) {
+		list_update(slabs, &slabs->classes[size_class], run, spot->number);
+	}
 	return HK_FAULT_NONE;
 }
 
@@ -445,16 +460,20 @@ static size_t return_class(struct hk_slabs *slabs, unsigned size_class, void *co
 			   size_t count, struct refused *refused)
 {
 	struct hk_slab_class *class = &slabs->classes[size_class];
+	struct spot spot = { .slab = SIZE_MAX };
 	size_t index, returned = 0;
 
 	class_lock(slabs, size_class);
-	/* a byte that was the class's is looked at again: with the lock held it can't change */
 	for (index = 0; index < count; index++) {
 		enum hk_fault fault;
 
-		if (hk_class_at(slabs->space, blocks[index]) != size_class)
-			break;
-		fault = return_block(slabs, size_class, blocks[index]);
+		if (hk_slab_number(slabs->space, blocks[index]) != spot.slab) {
+			/* looked at again: with the lock held a class's byte can't change */
+			if (hk_class_at(slabs->space, blocks[index]) != size_class)
+				break;
+			spot_run(slabs->space, &spot, blocks[index]);
+		}
+		fault = return_block(slabs, size_class, &spot, blocks[index]);
 		if (HK_LIKELY(!fault))
 			returned++;
 		else
