@@ -185,15 +185,15 @@ static void set_section(struct hk_section *section, unsigned char *base, size_t 
 	section->size = size;
 }
 
-/* Fills in the layers of an arena whose memory is zero. */
-/* Asked before memory is committed: what is kept, though free, is given back. */
-static bool shrink(void *context)
+/* Called before memory is committed: what is kept, though free, is given back. */
+static void shrink(void *context)
 {
 	struct hk_arena *arena = context;
 
-	return hk_depot_shrink(&arena->depot);
+	hk_depot_shrink(&arena->depot);
 }
 
+/* Fills in the layers of an arena whose memory is zero. */
 static void init_layers(struct hk_arena *arena, const struct layout *layout)
 {
 	unsigned char *base = arena->memory.base;

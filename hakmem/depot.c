@@ -136,19 +136,6 @@ bool hk_depot_put(struct hk_depot *depot, unsigned size_class, void **top)
 	return false;
 }
 
-/* Sets how deep a class may be. */
-static void set_depth(struct hk_depot *depot, unsigned size_class, uint32_t depth)
-{
-	uint32_t first = depth_of(size_class, HK_DEPOT_BYTES);
-	uint32_t old = atomic_exchange_explicit(&depot->depth_max[size_class], depth,
-						memory_order_relaxed);
-
-	if (old == first && depth > first)
-		atomic_fetch_add_explicit(&depot->raised, 1, memory_order_relaxed);
-	else if (old > first && depth == first)
-		atomic_fetch_sub_explicit(&depot->raised, 1, memory_order_relaxed);
-}
-
 /* Bytes of a class that the depot may have at most. */
 static size_t bytes_max(const struct hk_depot *depot)
 {
@@ -173,8 +160,10 @@ void hk_depot_missed(struct hk_depot *depot, unsigned size_class)
 	depth = atomic_load_explicit(&depot->depth_max[size_class], memory_order_relaxed);
 	most = depth_of(size_class, bytes_max(depot));
 	more = 2 * depth < most ? 2 * depth : most;
-	if (depth < most)
-		set_depth(depot, size_class, more);
+	if (depth < most) {
+		atomic_store_explicit(&depot->depth_max[size_class], more, memory_order_relaxed);
+		atomic_store_explicit(&depot->raised, true, memory_order_relaxed);
+	}
 	/* what the new depth has room for is not turned away next time */
 	away = depth < most && away > more - depth ? away - (more - depth) : 0;
 	atomic_store_explicit(&depot->turned_away[size_class], away, memory_order_relaxed);
@@ -204,27 +193,29 @@ static uint32_t drain_to(struct hk_depot *depot, unsigned size_class, uint32_t d
 	return drained;
 }
 
-bool hk_depot_shrink(struct hk_depot *depot)
+void hk_depot_shrink(struct hk_depot *depot)
 {
 	uint32_t left = HK_DEPOT_STEP;
 	unsigned tries;
 
 	if (!atomic_load_explicit(&depot->raised, memory_order_relaxed))
-		return false;
-	for (tries = 1; left && tries < HK_CLASSES; tries++) {
+		return;
+	/* before the round: what is raised meanwhile is for the next */
+	atomic_store_explicit(&depot->raised, false, memory_order_relaxed);
+	for (tries = 1; tries < HK_CLASSES; tries++) {
 		unsigned size_class = 1 + atomic_load_explicit(&depot->way, memory_order_relaxed) %
 						  (HK_CLASSES - 1);
 		uint32_t first = depth_of(size_class, HK_DEPOT_BYTES);
 
-		if (atomic_load_explicit(&depot->depth_max[size_class], memory_order_relaxed) >
-		    first)
-			left -= drain_to(depot, size_class, first, left);
-		if (!left)
-			break;
-		set_depth(depot, size_class, first);
+		/* first, so that nobody fills it up again meanwhile */
+		atomic_store_explicit(&depot->depth_max[size_class], first, memory_order_relaxed);
+		left -= drain_to(depot, size_class, first, left);
+		if (!left) {
+			atomic_store_explicit(&depot->raised, true, memory_order_relaxed);
+			return;
+		}
 		atomic_store_explicit(&depot->way, size_class, memory_order_relaxed);
 	}
-	return left < HK_DEPOT_STEP;
 }
 
 size_t hk_magazine_drain(struct hk_depot *depot, unsigned size_class, void **top,
@@ -240,8 +231,9 @@ void hk_depot_drain(struct hk_depot *depot)
 	unsigned size_class;
 
 	for (size_class = 1; size_class < HK_CLASSES; size_class++) {
+		atomic_store_explicit(&depot->depth_max[size_class],
+				      depth_of(size_class, HK_DEPOT_BYTES), memory_order_relaxed);
 		drain_to(depot, size_class, 0, UINT32_MAX);
-		set_depth(depot, size_class, depth_of(size_class, HK_DEPOT_BYTES));
 	}
 }
 
@@ -259,7 +251,8 @@ static void init_depths(struct hk_depot *depot)
 				      depth_of(size_class, HK_DEPOT_BYTES), memory_order_relaxed);
 		atomic_store_explicit(&depot->turned_away[size_class], 0, memory_order_relaxed);
 	}
-	atomic_store_explicit(&depot->raised, 0, memory_order_relaxed);
+	atomic_store_explicit(&depot->raised, false, memory_order_relaxed);
+	atomic_store_explicit(&depot->way, 0, memory_order_relaxed);
 }
 
 void hk_depot_reset(struct hk_depot *depot)

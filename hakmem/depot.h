@@ -54,7 +54,7 @@ struct hk_depot {
 	uint64_t puts[HK_CLASSES];
 	_Atomic uint32_t depth_max[HK_CLASSES];	  /* magazines that a class may have */
 	_Atomic uint32_t turned_away[HK_CLASSES]; /* since the last refill from slabs */
-	_Atomic uint32_t raised;		  /* classes that may have more than at first */
+	_Atomic bool raised;			  /* some class may have more than at first */
 	_Atomic uint32_t way;			  /* the class that makes way next */
 	struct hk_stack empty;
 	struct hk_stack filled[HK_CLASSES];
@@ -113,8 +113,8 @@ bool hk_depot_put(struct hk_depot *depot, unsigned size_class, void **top);
 /* A refill found nothing in the depot: was it because magazines had been turned away? */
 void hk_depot_missed(struct hk_depot *depot, unsigned size_class);
 
-/* Drains some of what the depot has in excess: whether there was any. Locks: class, space. */
-bool hk_depot_shrink(struct hk_depot *depot);
+/* Drains some of what the depot has in excess. Locks: class, space. */
+void hk_depot_shrink(struct hk_depot *depot);
 
 /* Returns the blocks of a magazine to their slabs: how many were refused, see @bad. */
 size_t hk_magazine_drain(struct hk_depot *depot, unsigned size_class, void **top,

@@ -52,7 +52,16 @@ uint32_t hk_stack_pop(struct hk_stacks stacks, struct hk_stack *stack)
 struct hk_stack_size hk_stack_size(struct hk_stacks stacks, struct hk_stack *stack)
 {
 	/* acquire: pairs with the release in hk_stack_push(), for the link */
-	return hk_stack_size_at(stacks, atomic_load_explicit(&stack->head, memory_order_acquire));
+	uint64_t old, now = atomic_load_explicit(&stack->head, memory_order_acquire);
+	struct hk_stack_size size;
+
+	/* a magazine that was taken meanwhile may lie in another stack, whose size this would be */
+	do {
+		old = now;
+		size = hk_stack_size_at(stacks, old);
+		now = atomic_load_explicit(&stack->head, memory_order_acquire);
+	} while (now != old);
+	return size;
 }
 
 void hk_stack_clear(struct hk_stack *stack)

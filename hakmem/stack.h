@@ -67,8 +67,9 @@ static inline struct hk_stack_size hk_stack_size_at(struct hk_stacks stacks, uin
 	if (top) {
 		struct hk_link *link = &stacks.links[top - 1];
 
-		size.depth = atomic_load_explicit(&link->depth, memory_order_relaxed);
-		size.blocks = atomic_load_explicit(&link->blocks, memory_order_relaxed);
+		/* acquire: not after the head is looked at again */
+		size.depth = atomic_load_explicit(&link->depth, memory_order_acquire);
+		size.blocks = atomic_load_explicit(&link->blocks, memory_order_acquire);
 	}
 	return size;
 }

@@ -362,18 +362,32 @@ static uint32_t find_ready(struct hk_superslabs *space, uint32_t count, size_t a
 	return found != HK_MAP_NONE ? found : find(space, &space->ready, count, align);
 }
 
-/* The same; where there is none, after what other layers keep was given back. Space lock held. */
-static uint32_t find_ready_or_shrink(struct hk_superslabs *space, uint32_t count, size_t align)
+/* A free run: one that needs no commit, if need be any. Space lock held. */
+static uint32_t find_run(struct hk_superslabs *space, uint32_t count, size_t align)
 {
 	uint32_t found = find_ready(space, count, align);
-	bool shrunk;
 
-	if (found != HK_MAP_NONE)
+	return found != HK_MAP_NONE ? found : find(space, &space->free, count, align);
+}
+
+/*
+ * The same; where it would take a commit, after what other layers keep was given back. Space lock
+ * held, but not meanwhile.
+ */
+static uint32_t find_or_shrink(struct hk_superslabs *space, uint32_t count, uint32_t backed,
+			       size_t align)
+{
+	uint32_t found = find_run(space, count, align);
+
+	if (found != HK_MAP_NONE && !hk_run_unbacked(space, found, backed))
+		return found;
+	if (!space->shrink || is_beyond_limit(space, backed))
 		return found;
 	hk_space_unlock(space);
-	shrunk = space->shrink && space->shrink(space->shrink_context);
+	space->shrink(space->shrink_context);
 	hk_space_lock(space);
-	return shrunk ? find_ready(space, count, align) : HK_MAP_NONE;
+	/* others may have taken what was found */
+	return find_run(space, count, align);
 }
 
 /* Takes a run and commits the first @backed of its slabs. */
@@ -384,20 +398,18 @@ static int take(struct hk_superslabs *space, uint32_t count, uint32_t backed, si
 	int error = 0;
 
 	hk_space_lock(space);
-	found = find_ready_or_shrink(space, count, align);
+	found = find_or_shrink(space, count, backed, align);
 	if (found == HK_MAP_NONE) {
-		found = find(space, &space->free, count, align);
-		if (found == HK_MAP_NONE) {
-			error = HK_ERROR_LIMIT;
-			if (!is_beyond_limit(space, backed))
-				error = add_room(space, count, align);
-			if (!error)
-				found = find(space, &space->free, count, align);
-		}
+		error = HK_ERROR_LIMIT;
+		if (!is_beyond_limit(space, backed))
+			error = add_room(space, count, align);
+		if (!error)
+			found = find(space, &space->free, count, align);
 		if (found == HK_MAP_NONE)
 			goto out_unlock;
-		ahead = commit_ahead(space, found + count);
 	}
+	if (hk_run_unbacked(space, found, backed))
+		ahead = commit_ahead(space, found + count);
 	error = publish_classes(space, found + count);
 	if (error)
 		goto out_unlock;

@@ -19,8 +19,8 @@
  * A run is committed once hk_run_take() returns. Where the platform charges for what is
  * committed, a class's run, carved from its start, is backed slab by slab as it is used.
  *
- * Before memory is committed for a run, the layers above are asked to give up what they keep
- * although it is free (@shrink): what is kept makes the arena faster, not larger.
+ * Before a run is taken for which memory is to be committed, the layers above are asked to give
+ * up what they keep although it is free (@shrink).
  *
  * Slabs are committed and decommitted with no lock of allocations held: those concerned are marked
  * used for the time, and an allocation that finds nothing while a trim is at work waits for its
@@ -106,7 +106,7 @@ struct hk_superslabs {
 	_Atomic size_t bound;	       /* slabs whose class byte may be read */
 	_Atomic size_t new_superslabs; /* changed with the lock held */
 	uint64_t superslabs_emptied;
-	bool (*shrink)(void *context); /* no lock held; whether something was given back */
+	void (*shrink)(void *context); /* no lock held; gives back what other layers keep */
 	void *shrink_context;
 };
 

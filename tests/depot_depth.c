@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: MIT */
+/* How many magazines the depot has of a class: more where use shows that they serve. */
+#include "depot.h"
+
+static size_t depth_of(unsigned size_class, size_t bytes)
+{
+	size_t depth = bytes / (hk_class_size(size_class) * capacity_of(size_class));
+
+	return depth < HK_DEPOT_DEPTH_MAX ? depth : HK_DEPOT_DEPTH_MAX;
+}
+
+/* Puts magazines of real blocks until one is turned away: how many it took. */
+static size_t fill(unsigned size_class)
+{
+	size_t count;
+	void **slot;
+
+	for (count = 0;; count++) {
+		size_t want = capacity_of(size_class);
+
+		slot = empty_one(size_class);
+		while (want) {
+			size_t got = hk_slab_take(&arena->slabs, size_class, slot + 1, want, NULL);
+
+			must(got, "no block");
+			slot += got;
+			want -= got;
+		}
+		if (!put(size_class, slot))
+			break;
+	}
+	cr_assert_eq(hk_slab_return(&arena->slabs, slot + 1 - capacity_of(size_class),
+				    capacity_of(size_class), NULL),
+		     0);
+	hk_magazine_put(depot, slot);
+	held--;
+	return count;
+}
+
+/* Commits so many slabs and gives them back. */
+static void make_ready(uint32_t slabs)
+{
+	uint32_t first;
+
+	cr_assert_eq(hk_run_take(&arena->space, slabs, HK_SLAB_SIZE, 0, &first, NULL), 0);
+	hk_run_give(&arena->space, first, slabs);
+	agree();
+}
+
+/* A refill that a magazine turned away before could have served doubles the depth, to a bound. */
+static void follow_use(unsigned size_class, size_t bytes_max)
+{
+	size_t depth = depth_of(size_class, HK_DEPOT_BYTES), have = fill(size_class);
+	size_t most = depth_of(size_class, bytes_max);
+
+	cr_assert_eq(have, depth);
+	while (depth < most) {
+		hk_depot_missed(depot, size_class);
+		/* twice in a row is once: nothing was turned away between */
+		hk_depot_missed(depot, size_class);
+		depth = 2 * depth < most ? 2 * depth : most;
+		have += fill(size_class);
+		cr_assert_eq(have, depth, "class %u: %zu", size_class, have);
+		cr_assert(depot->raised);
+	}
+	hk_depot_missed(depot, size_class);
+	cr_assert_eq(fill(size_class), 0, "class %u: beyond the bound", size_class);
+}
+
+Test(depot, depth_follows_use)
+{
+	static const unsigned classes[] = { 1, 8, 64, 104 };
+	size_t i;
+
+	open_depot_on(0, (size_t)1 << 30, 0);
+	make_ready(300);
+	for (i = 0; i < COUNT(classes); i++)
+		follow_use(classes[i], HK_DEPOT_BYTES_MAX);
+	hk_depot_drain(depot);
+	for (i = 0; i < COUNT(classes); i++) {
+		cr_assert_eq(arena->slabs.classes[classes[i]].blocks_out, 0);
+		cr_assert_eq(fill(classes[i]), depth_of(classes[i], HK_DEPOT_BYTES));
+	}
+	hk_depot_drain(depot);
+	close_depot();
+}
+
+/* In a small range, or near a limit, less: what the depot has stands in the way of others. */
+Test(depot, depth_is_bounded_by_what_the_arena_can_have)
+{
+	open_depot_on(0, (size_t)32 << 20, 0);
+	make_ready(60);
+	follow_use(8, (size_t)arena->space.slabs_max * HK_SLAB_SIZE / HK_DEPOT_PART);
+	hk_depot_drain(depot);
+	close_depot();
+	open_depot_on(0, (size_t)1 << 30, (size_t)40 << 20);
+	make_ready(60);
+	follow_use(8, ((size_t)40 << 20) / HK_DEPOT_PART);
+	hk_depot_drain(depot);
+	close_depot();
+	open_depot_on(0, (size_t)7 << 20, 0);
+	make_ready(20);
+	follow_use(8, HK_DEPOT_BYTES);
+	hk_depot_drain(depot);
+	close_depot();
+}
+
+static size_t depth(unsigned size_class)
+{
+	return hk_depot_blocks(depot, size_class) / capacity_of(size_class);
+}
+
+/* Takes a run; what this makes of the depot is checked. */
+static void take_run(uint32_t slabs)
+{
+	uint32_t first;
+
+	cr_assert_eq(hk_run_take(&arena->space, slabs, HK_SLAB_SIZE, 0, &first, NULL), 0);
+	hk_classes_set(&arena->space, first, slabs, HK_CLASS_INSIDE);
+	agree();
+}
+
+/* Excess goes, a step at a time, when memory is to be committed; else it stays. */
+static void make_way(unsigned flags)
+{
+	const unsigned size_class = 4;
+	size_t first, have, step;
+
+	open_depot_on(flags, (size_t)256 << 20, 0);
+	make_ready(64);
+	first = depth_of(size_class, HK_DEPOT_BYTES);
+	have = fill(size_class);
+	cr_assert_eq(have, first);
+	take_run(16);
+	cr_assert_eq(depth(size_class), first, "what it may have stays");
+	for (step = 0; step < 2; step++) {
+		hk_depot_missed(depot, size_class);
+		have += fill(size_class);
+	}
+	cr_assert_eq(have, 4 * first);
+
+	/* something is ready: nothing happens */
+	have = depth(size_class);
+	cr_assert_gt(have, first + 2 * HK_DEPOT_STEP);
+	take_run(2);
+	cr_assert_eq(depth(size_class), have);
+
+	for (step = 0; have > first; step++) {
+		have = have - first > HK_DEPOT_STEP ? have - HK_DEPOT_STEP : first;
+		take_run(40);
+		cr_assert_eq(depth(size_class), have, "step %zu", step);
+	}
+	cr_assert_gt(step, 2);
+	take_run(40);
+	cr_assert_eq(depth(size_class), first);
+	cr_assert_not(depot->raised);
+	hk_depot_drain(depot);
+	close_depot();
+}
+
+Test(depot, excess_makes_way_for_a_commit)
+{
+	make_way(0);
+}
+
+Test(depot, excess_makes_way_where_commits_are_charged)
+{
+	make_way(HK_PLATFORM_CHARGED);
+}
+
+/* What can never be is no reason to give anything up. */
+Test(depot, excess_stays_when_the_limit_forbids_the_run)
+{
+	uint32_t run;
+	size_t have;
+
+	open_depot_on(0, (size_t)256 << 20, (size_t)32 << 20);
+	make_ready(64);
+	fill(4);
+	hk_depot_missed(depot, 4);
+	fill(4);
+	have = depth(4);
+	cr_assert_gt(have, depth_of(4, HK_DEPOT_BYTES));
+	cr_assert_eq(hk_run_take(&arena->space, 600, HK_SLAB_SIZE, 0, &run, NULL), HK_ERROR_LIMIT);
+	agree();
+	cr_assert_eq(depth(4), have);
+	hk_depot_drain(depot);
+	close_depot();
+}
