@@ -154,6 +154,7 @@ static void make_way(unsigned flags)
 	take_run(40);
 	cr_assert_eq(depth(size_class), first);
 	cr_assert_not(depot->raised);
+	cr_assert_eq(fill(size_class), 0, "it may have no more than at first");
 	hk_depot_drain(depot);
 	close_depot();
 }
