@@ -499,8 +499,10 @@ bool hk_arena_make_room(struct hk_arena *arena, struct hk_front *front, size_t s
 		/* free blocks in magazines may be all that their slabs wait for */
 		if (!hopeless && front)
 			hk_front_flush(front, false);
-		if (!hopeless)
+		if (!hopeless) {
 			hk_depot_drain(&arena->depot);
+			hk_superslabs_drop_kept(&arena->space);
+		}
 		return true;
 	case 1:
 		if (!hopeless && error != HK_ERROR_ADDRESS_SPACE)

@@ -392,6 +392,23 @@ bool hk_map_is_set(const struct hk_map *map, uint32_t from, uint32_t count)
 	return true;
 }
 
+uint32_t hk_map_run(const struct hk_map *map, uint32_t from, uint32_t most)
+{
+	uint32_t count = 0, here, clear;
+
+	while (count < most && from + count < map->leaves * HK_MAP_LEAF_BITS) {
+		here = HK_MAP_LEAF_BITS - (from + count) % HK_MAP_LEAF_BITS;
+		clear = ~hk_map_leaf(map, (from + count) / HK_MAP_LEAF_BITS)->bits;
+		clear >>= HK_MAP_LEAF_BITS - here;
+		if (clear)
+			here = (uint32_t)__builtin_ctz(clear);
+		count += here;
+		if (clear)
+			break;
+	}
+	return count < most ? count : most;
+}
+
 uint32_t hk_map_end(const struct hk_map *map)
 {
 	uint32_t leaf = map->leaves, end = 0;

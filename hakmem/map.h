@@ -93,6 +93,9 @@ uint32_t hk_map_find_broken(struct hk_map *map, uint32_t count);
 /* Whether @count bits from bit @from on are all set; bits beyond the end are not. */
 bool hk_map_is_set(const struct hk_map *map, uint32_t from, uint32_t count);
 
+/* Set bits from bit @from on, at most @most. */
+uint32_t hk_map_run(const struct hk_map *map, uint32_t from, uint32_t most);
+
 /* Set bits at the end of the map. */
 uint32_t hk_map_end(const struct hk_map *map);
 

@@ -15,6 +15,10 @@
  *	free, committed		space lock
  *	used, not committed	its owner; "unbacked"
  *	used, committed		its owner
+ *	kept, committed		space lock; marked used, its class byte 0: see kept.h
+ *
+ * A long run that is given back is kept as it is for the next large block. When much is kept while
+ * others would use slabs for the first time, or nothing else is found, all of it is marked free.
  *
  * A run is committed once hk_run_take() returns. Where the platform charges for what is
  * committed, a class's run, carved from its start, is backed slab by slab as it is used.
@@ -32,6 +36,7 @@
 #ifndef HK_SUPERSLAB_H
 #define HK_SUPERSLAB_H
 
+#include <hakmem/kept.h>
 #include <hakmem/map.h>
 #include <hakmem/memory.h>
 #include <hakmem/size_class.h>
@@ -91,15 +96,17 @@ struct hk_superslabs {
 	unsigned char *base; /* the first slab */
 	unsigned char *bitmaps;
 	uint32_t slabs_max;
+	uint32_t high;	       /* no slab from this one on was used since the last reset */
 	uint32_t bitmap_group; /* superslabs whose bitmaps share a page */
 	struct hk_lock lock;
 	struct hk_lock trim_lock;  /* held for a step of hk_superslabs_trim(); taken before @lock */
 	_Atomic size_t trim_steps; /* begun and ended: odd while one is at work */
 	struct hk_map free;
 	struct hk_map ready;
+	struct hk_kept kept;
 	struct hk_section classes;
 	struct hk_section headers;
-	size_t used;		       /* slabs */
+	size_t used;		       /* slabs, with those kept */
 	_Atomic size_t unbacked;       /* of these, not committed */
 	size_t bitmap_bytes;	       /* committed */
 	_Atomic size_t committed;      /* slabs */
@@ -222,6 +229,9 @@ static inline uint32_t *hk_bitmap_word(const struct hk_superslabs *space, uint32
 	return (uint32_t *)(void *)(space->bitmaps + offset) + word % 16;
 }
 
+/* Marks the runs kept as free, for requests that found nothing else. Locks: space. */
+void hk_superslabs_drop_kept(struct hk_superslabs *space);
+
 /* Every slab free, class table empty; nothing else runs. */
 void hk_superslabs_reset(struct hk_superslabs *space);
 
@@ -234,7 +244,23 @@ size_t hk_superslabs_metadata(const struct hk_superslabs *space);
 /* Number of broken invariants; nothing else runs. */
 size_t hk_superslabs_check(struct hk_superslabs *space);
 
-/* What superslab.c and superslab_trim.c share. */
+/* What superslab.c, run.c and superslab_trim.c share. */
+
+static inline bool hk_space_is_charged(const struct hk_superslabs *space)
+{
+	return space->memory->platform.flags & HK_PLATFORM_CHARGED;
+}
+
+static inline uint32_t hk_space_committed_bits(const struct hk_superslabs *space, uint32_t slab)
+{
+	return atomic_load_explicit(&hk_superslab(space, slab / 32)->committed,
+				    memory_order_relaxed);
+}
+
+static inline bool hk_space_is_committed(const struct hk_superslabs *space, uint32_t slab)
+{
+	return hk_space_committed_bits(space, slab) >> slab % 32 & 1;
+}
 
 static inline void hk_space_lock(struct hk_superslabs *space)
 {
@@ -257,11 +283,29 @@ static inline uint32_t hk_superslab_mask(const struct hk_superslabs *space, uint
 /* Marks free slabs as used; space lock held. */
 void hk_space_mark_used(struct hk_superslabs *space, uint32_t first, uint32_t count);
 
-/* Marks them free again, whether committed or not. Locks: space. */
+/* The reverse, committed or not; space lock held. */
+void hk_space_mark_free(struct hk_superslabs *space, uint32_t first, uint32_t count);
+
+/* The same, and takes the lock. */
 void hk_space_unmark(struct hk_superslabs *space, uint32_t first, uint32_t count);
 
 /* Slabs that the caller owns are not known to be zero, or (@committed) not committed any more. */
 void hk_space_clear_bits(struct hk_superslabs *space, uint32_t first, uint32_t count,
 			 bool committed);
+
+/* Adds superslabs until the first @slabs of the range belong to one: 0 or an error. Lock held. */
+int hk_space_add(struct hk_superslabs *space, size_t slabs);
+
+/* Makes the class table go so far: 0 or an error; space lock held. */
+int hk_space_publish(struct hk_superslabs *space, uint32_t slabs);
+
+/* Commits what is not committed of slabs that the caller owns: 0 or an error. */
+int hk_space_commit(struct hk_superslabs *space, uint32_t first, uint32_t count);
+
+/* Whether all of a run is zero as the platform delivered it. */
+bool hk_space_is_zeroed(const struct hk_superslabs *space, uint32_t first, uint32_t count);
+
+/* Marks free what was kept: whether there was any; space lock held. */
+bool hk_space_drop_kept(struct hk_superslabs *space);
 
 #endif /* HK_SUPERSLAB_H */

@@ -28,11 +28,20 @@ void hk_superslabs_reset(struct hk_superslabs *space)
 		hk_map_rebuild(&space->ready);
 	}
 	space->used = 0;
+	space->high = 0;
+	memset(&space->kept, 0, sizeof(space->kept));
 	atomic_store_explicit(&space->unbacked, 0, memory_order_relaxed);
 	if (bound)
 		memset(space->classes.base, 0, bound);
 	/* grows again with the slabs used; till then hk_superslabs_trim() may take the table */
 	atomic_store_explicit(&space->bound, 0, memory_order_relaxed);
+}
+
+void hk_superslabs_drop_kept(struct hk_superslabs *space)
+{
+	hk_space_lock(space);
+	hk_space_drop_kept(space);
+	hk_space_unlock(space);
 }
 
 /* Counts the beginning or the end of a step; trim lock held. */
@@ -153,6 +162,7 @@ size_t hk_superslabs_trim(struct hk_superslabs *space, size_t keep, struct hk_de
 	size_t freed = 0;
 
 	hk_space_lock(space);
+	hk_space_drop_kept(space);
 	index = space->free.leaves;
 	hk_space_unlock(space);
 	while (index-- > 0) {
@@ -178,10 +188,33 @@ size_t hk_superslabs_metadata(const struct hk_superslabs *space)
 	return space->classes.committed + space->headers.committed + space->bitmap_bytes;
 }
 
+/* The runs kept: committed, not free, used by nobody. That none is kept twice shows in a sum. */
+static size_t check_kept(const struct hk_superslabs *space)
+{
+	const struct hk_kept *kept = &space->kept;
+	uint32_t index, slab, end = hk_space_slabs(space);
+	size_t broken = 0, slabs = 0;
+
+	if (kept->count > HK_KEPT_MAX)
+		return 1;
+	for (index = 0; index < kept->count; index++) {
+		const struct hk_kept_run *run = &kept->runs[index];
+
+		if (!run->count || run->first >= end || run->count > end - run->first)
+			return 1;
+		for (slab = run->first; slab < run->first + run->count; slab++)
+			broken +=
+				hk_map_is_set(&space->free, slab, 1) || *hk_class_byte(space, slab);
+		broken += hk_run_unbacked(space, run->first, run->count) != 0;
+		slabs += run->count;
+	}
+	return broken + (slabs != kept->slabs);
+}
+
 size_t hk_superslabs_check(struct hk_superslabs *space)
 {
 	size_t broken = hk_map_check(&space->free) + hk_map_check(&space->ready);
-	size_t used = 0, unbacked = 0, committed = 0, bitmap_bytes = 0;
+	size_t used = 0, unbacked = 0, committed = 0, bitmap_bytes = 0, kept = 0;
 	size_t bound = hk_space_bound(space);
 	uint32_t index, bit;
 
@@ -194,7 +227,7 @@ size_t hk_superslabs_check(struct hk_superslabs *space)
 		broken += (free & ~mask) != 0;
 		broken += superslab->ready.bits != (free & have);
 		unbacked += (size_t)__builtin_popcount(~free & mask & ~have);
-		broken += (zero & ~(free & have)) != 0;
+		broken += (zero & ~have) != 0;
 		used += (size_t)__builtin_popcount(~free & mask);
 		committed += (size_t)__builtin_popcount(have);
 		if (superslab->bitmaps)
@@ -202,9 +235,14 @@ size_t hk_superslabs_check(struct hk_superslabs *space)
 		for (bit = 0; bit < 32 && index * 32 + bit < bound; bit++) {
 			unsigned byte = *hk_class_byte(space, index * 32 + bit);
 
-			broken += (free >> bit & 1) != (byte == 0) && (mask >> bit & 1);
+			if (!(mask >> bit & 1))
+				continue;
+			broken += (free >> bit & 1) && byte;
+			broken += (zero >> bit & 1) && byte;
+			kept += !(free >> bit & 1) && !byte;
 		}
 	}
+	broken += check_kept(space) + (kept != space->kept.slabs);
 	broken += unbacked != atomic_load_explicit(&space->unbacked, memory_order_relaxed);
 	broken += used != space->used || bitmap_bytes != space->bitmap_bytes;
 	broken += committed != atomic_load_explicit(&space->committed, memory_order_relaxed);

@@ -74,6 +74,13 @@ TEST_HELPER uint32_t taken(uint32_t count)
 	return first;
 }
 
+/* What is kept is in the maps again. */
+TEST_HELPER void drop_kept(void)
+{
+	hk_superslabs_drop_kept(space);
+	verify();
+}
+
 TEST_HELPER void give(uint32_t first, uint32_t count)
 {
 	hk_classes_set(space, first, count, 0);

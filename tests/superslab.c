@@ -16,6 +16,7 @@ static struct {
 	unsigned char used[SLABS_MAX];
 	unsigned char had[SLABS_MAX];	/* committed before the call */
 	unsigned char dirty[SLABS_MAX]; /* used since its commit */
+	unsigned char kept[SLABS_MAX];	/* free, and not to be found in the maps before the call */
 	struct {
 		uint32_t first;
 		uint32_t count;
@@ -26,22 +27,36 @@ static uint64_t seed;
 
 static void look(void)
 {
-	uint32_t slab;
+	uint32_t slab, index;
 
+	memset(plain.kept, 0, sizeof(plain.kept));
+	for (index = 0; index < space->kept.count; index++)
+		memset(plain.kept + space->kept.runs[index].first, 1,
+		       space->kept.runs[index].count);
 	for (slab = 0; slab < space->slabs_max; slab++) {
+		must(!plain.kept[slab] || !plain.used[slab], "slab %u is used and kept", slab);
 		plain.had[slab] = is_committed(slab);
 		if (!plain.had[slab])
 			plain.dirty[slab] = 0;
 	}
 }
 
-/* The lowest run that is free, and @ready, as far as that is asked for. */
-static uint32_t plain_find(uint32_t count, size_t align, bool ready)
+enum {
+	FREE = 1,
+	READY = 2,
+	FOUND = 4
+};
+
+/* The lowest run that is free, READY, and to be FOUND in the maps, as far as that is asked for. */
+static uint32_t plain_find(uint32_t count, size_t align, unsigned what)
 {
 	uint32_t run = 0, slab;
 
 	for (slab = 0; slab < space->slabs_max; slab++) {
-		run = plain.used[slab] || (ready && !plain.had[slab]) ? 0 : run + 1;
+		run = plain.used[slab] || (what & READY && !plain.had[slab]) ||
+				      (what & FOUND && plain.kept[slab])
+			      ? 0
+			      : run + 1;
 		if (run >= count &&
 		    !((uintptr_t)hk_slab_address(space, slab + 1 - count) & (align - 1)))
 			return slab + 1 - count;
@@ -58,7 +73,7 @@ static uint32_t plain_find_broken(uint32_t count)
 		uint32_t run = 0, ready = 0, found = HK_MAP_NONE;
 
 		for (slab = first; slab < first + 32 && slab < space->slabs_max; slab++) {
-			bool is_ready = !plain.used[slab] && plain.had[slab];
+			bool is_ready = !plain.used[slab] && !plain.kept[slab] && plain.had[slab];
 
 			ready += is_ready;
 			run = is_ready ? run + 1 : 0;
@@ -69,6 +84,64 @@ static uint32_t plain_find_broken(uint32_t count)
 			return found;
 	}
 	return HK_MAP_NONE;
+}
+
+/* The shortest run kept that is long enough, the lowest of these. */
+static uint32_t plain_find_kept(uint32_t count)
+{
+	uint32_t best = HK_MAP_NONE, best_length = UINT32_MAX, slab, end;
+
+	for (slab = 0; slab < space->slabs_max; slab = end + 1) {
+		for (end = slab; end < space->slabs_max && plain.kept[end]; end++)
+			;
+		if (end - slab < count || end - slab >= best_length)
+			continue;
+		best = slab;
+		best_length = end - slab;
+	}
+	return best;
+}
+
+/* Where a run should be found that begins at any slab, or where it is aligned perhaps. */
+static uint32_t plain_place(uint32_t count, size_t align)
+{
+	uint32_t found = HK_MAP_NONE;
+	size_t kept = 0, used = 0;
+	unsigned what = FOUND;
+	uint32_t slab;
+
+	if (count > SHORT_RUN && align == SLAB) {
+		found = plain_find_kept(count);
+		if (found == HK_MAP_NONE)
+			found = plain_find(count, align, READY | FOUND);
+		/* what is kept was given up by now, unless this is within what was ever used */
+		if (found == HK_MAP_NONE || found + count > space->high) {
+			found = plain_find(count, align, READY);
+			what = FREE;
+		}
+		return found != HK_MAP_NONE ? found : plain_find(count, align, what);
+	}
+	for (slab = 0; slab < space->slabs_max; slab++) {
+		kept += plain.kept[slab];
+		used += plain.used[slab];
+	}
+	if (count <= SHORT_RUN && align == SLAB)
+		found = plain_find_broken(count);
+	if (found == HK_MAP_NONE)
+		found = plain_find(count, align, READY | FOUND);
+	if (found == HK_MAP_NONE)
+		found = plain_find(count, align, FOUND);
+	if (found != HK_MAP_NONE && (found + count <= space->high || kept <= (used + kept) / 8))
+		return found;
+	/* at the end of the range there is nothing but what is kept */
+	memset(plain.kept, 0, sizeof(plain.kept));
+	if (count <= SHORT_RUN && align == SLAB)
+		found = plain_find_broken(count);
+	else
+		found = HK_MAP_NONE;
+	if (found == HK_MAP_NONE)
+		found = plain_find(count, align, READY);
+	return found != HK_MAP_NONE ? found : plain_find(count, align, FREE);
 }
 
 static bool is_zero(const unsigned char *bytes, size_t count)
@@ -109,16 +182,16 @@ static void take_random(unsigned index)
 	size_t align = SLAB << (test_random(&seed) % 3 ? 0 : test_random(&seed) % 9);
 	size_t zero_bytes =
 		test_random(&seed) % 3 ? 0 : (size_t)test_random(&seed) % (count * SLAB);
-	uint32_t broken, ready, free, first = 0, slab, want;
+	uint32_t ready, free, first = 0, slab, want;
 	bool zeroed = false, expected = fault.platform.flags & HK_PLATFORM_ZEROED;
 	bool charged = fault.platform.flags & HK_PLATFORM_CHARGED;
 	size_t had = space->committed;
 	int error;
 
 	look();
-	broken = count <= SHORT_RUN ? plain_find_broken(count) : HK_MAP_NONE;
-	ready = plain_find(count, align, true);
-	free = plain_find(count, align, false);
+	want = charged ? plain_find(count, align, FREE) : plain_place(count, align);
+	ready = plain_find(count, align, READY | FOUND);
+	free = plain_find(count, align, FREE);
 	error = hk_run_take(space, count, align, zero_bytes, &first, &zeroed);
 	must((error == 0) == (free != HK_MAP_NONE), "%u slabs: %s", count, hk_error_name(error));
 	if (error) {
@@ -127,9 +200,6 @@ static void take_random(unsigned index)
 	}
 	hk_classes_set(space, first, count, 1);
 	verify();
-	want = broken != HK_MAP_NONE ? broken : ready != HK_MAP_NONE ? ready : free;
-	if (charged)
-		want = free;
 	must(align != SLAB || first == want, "%u slabs from %u, not %u", count, first, want);
 	must(!((uintptr_t)hk_slab_address(space, first) & (align - 1)), "slab %u", first);
 	for (slab = first; slab < first + count; slab++) {
@@ -248,6 +318,7 @@ static void lay_out_four(void)
 	give(40, 10);
 	give(64, 32);
 	give(100, 15);
+	drop_kept();
 }
 
 /* Whole ones are for large blocks, as long as there is room for the small elsewhere. */
@@ -355,6 +426,7 @@ Test(superslab, the_whole_range_can_be_used)
 		cr_assert_eq(space->used, sizes[i]);
 		cr_assert_eq(space->new_superslabs, (sizes[i] + 31) / 32);
 		give(0, sizes[i]);
+		drop_kept();
 		cr_assert_eq(space->superslabs_emptied, (sizes[i] + 31) / 32);
 		/* a last superslab that is cut short is never whole: its slabs go first */
 		for (count = 0; take(1, SLAB, &first) == 0; count++)

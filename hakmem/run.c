@@ -1,0 +1,474 @@
+/* SPDX-License-Identifier: MIT */
+/* Runs of slabs: found, committed, kept, extended, given back; see superslab.h. */
+#include <hakmem/superslab.h>
+#include <string.h>
+
+/* Runs up to this long go into superslabs that are not all ready anyway, most of them in use. */
+#define SMALL_RUN 8u
+
+/* Slabs behind a run that are kept with it, so that the next one needs no search. */
+#define KEPT_BEHIND 512u
+
+/* Of the slabs in use one in so many may stay kept while others are used for the first time. */
+#define KEPT_SHARE 8u
+
+_Static_assert(SMALL_RUN < HK_MAP_SHORT, "found without the tree");
+
+/* The first slab from @from on whose address is a multiple of @align; SIZE_MAX: none. */
+static size_t aligned_slab(const struct hk_superslabs *space, size_t from, size_t align)
+{
+	uintptr_t address = (uintptr_t)space->base + from * HK_SLAB_SIZE;
+	uintptr_t aligned = (address + align - 1) & ~(uintptr_t)(align - 1);
+	size_t slab;
+
+	if (aligned < address)
+		return SIZE_MAX;
+	slab = (aligned - (uintptr_t)space->base) >> HK_SLAB_SHIFT;
+	return slab < space->slabs_max ? slab : SIZE_MAX;
+}
+
+static uint32_t find(const struct hk_superslabs *space, struct hk_map *map, uint32_t count,
+		     size_t align)
+{
+	size_t step = align >> HK_SLAB_SHIFT, slab;
+	uint32_t found;
+
+	if (step == 1)
+		return hk_map_find(map, count);
+	if (step < space->slabs_max) {
+		found = hk_map_find(map, count + (uint32_t)step - 1);
+		if (found != HK_MAP_NONE)
+			return (uint32_t)aligned_slab(space, found, align);
+	}
+	/* no run is long enough wherever it begins: try those that begin well */
+	slab = aligned_slab(space, 0, align);
+	for (; slab < (size_t)map->leaves * 32; slab += step)
+		if (hk_map_is_set(map, (uint32_t)slab, count))
+			return (uint32_t)slab;
+	return HK_MAP_NONE;
+}
+
+/* Adds superslabs so that a run is found at the end of those there are. */
+static int add_room(struct hk_superslabs *space, uint32_t count, size_t align)
+{
+	size_t slab = (size_t)space->free.leaves * 32 - hk_map_end(&space->free);
+
+	slab = aligned_slab(space, slab, align);
+	if (slab == SIZE_MAX)
+		return HK_ERROR_ADDRESS_SPACE;
+	return hk_space_add(space, slab + count);
+}
+
+/* Slabs up to @end are used. */
+static void note_high(struct hk_superslabs *space, uint32_t end)
+{
+	if (space->high < end)
+		space->high = end;
+}
+
+/* Slabs to commit beyond a run: more the larger the arena, none near the limit. */
+static uint32_t commit_ahead(const struct hk_superslabs *space, uint32_t end)
+{
+	size_t have = atomic_load_explicit(&((struct hk_superslabs *)space)->committed,
+					   memory_order_relaxed);
+	size_t left = space->memory->limit - hk_memory_committed(space->memory);
+	uint32_t step = have / 4 < 32 ? (uint32_t)(have / 4) : 32, slab;
+
+	if (space->memory->limit != SIZE_MAX && left / 4 / HK_SLAB_SIZE < step)
+		step = (uint32_t)(left / 4 / HK_SLAB_SIZE);
+	while (step & (step - 1))
+		step &= step - 1;
+	/* not where another allocation might miss what is marked used for the time */
+	if (hk_space_is_charged(space) || step < 2 || space->slabs_max - space->used < 8 * step)
+		return 0;
+	/* up to the next multiple of the step, as far as it is free and not committed */
+	for (slab = end; slab % step; slab++)
+		if (!hk_map_is_set(&space->free, slab, 1) || hk_space_is_committed(space, slab))
+			break;
+	return slab - end;
+}
+
+/* Commits a run and what is to be committed ahead behind it, which is given back as free. */
+static int commit_with_ahead(struct hk_superslabs *space, uint32_t first, uint32_t count,
+			     uint32_t ahead)
+{
+	int error = hk_space_commit(space, first, count + ahead);
+
+	if (ahead)
+		hk_space_unmark(space, first + count, ahead);
+	if (error && ahead)
+		error = hk_space_commit(space, first, count);
+	return error;
+}
+
+static void zero_run(struct hk_superslabs *space, uint32_t first, size_t bytes)
+{
+	for (; bytes; first++) {
+		size_t here = bytes < HK_SLAB_SIZE ? bytes : HK_SLAB_SIZE;
+
+		if (!hk_space_is_zeroed(space, first, 1))
+			memset(hk_slab_address(space, first), 0, here);
+		bytes -= here;
+	}
+}
+
+bool hk_run_is_possible(const struct hk_superslabs *space, size_t count, size_t align)
+{
+	size_t first = aligned_slab(space, 0, align);
+
+	return first < space->slabs_max && count <= space->slabs_max - first;
+}
+
+/* Whether the limit forbids @count slabs for ever, beside the metadata there is. */
+static bool is_beyond_limit(const struct hk_superslabs *space, uint32_t count)
+{
+	size_t slabs = atomic_load_explicit(&((struct hk_superslabs *)space)->committed,
+					    memory_order_relaxed);
+	size_t metadata = hk_memory_committed(space->memory) - slabs * HK_SLAB_SIZE;
+
+	return space->memory->limit != SIZE_MAX &&
+	       count > (space->memory->limit - metadata) / HK_SLAB_SIZE;
+}
+
+/*
+ * A free run that needs no commit. Where commits are charged it is looked for last, see
+ * take_ready(): the lowest free run is taken, whatever it needs, so that a reset arena does as
+ * one that is new.
+ */
+static uint32_t find_ready(struct hk_superslabs *space, uint32_t count, size_t align)
+{
+	uint32_t found = HK_MAP_NONE;
+
+	if (hk_space_is_charged(space))
+		return HK_MAP_NONE;
+	if (count <= SMALL_RUN && align == HK_SLAB_SIZE)
+		found = hk_map_find_broken(&space->ready, count);
+	return found != HK_MAP_NONE ? found : find(space, &space->ready, count, align);
+}
+
+/* A free run: one that needs no commit, if need be any. Space lock held. */
+static uint32_t find_run(struct hk_superslabs *space, uint32_t count, size_t align)
+{
+	uint32_t found = find_ready(space, count, align);
+
+	return found != HK_MAP_NONE ? found : find(space, &space->free, count, align);
+}
+
+/*
+ * Whether a run is reason to give up what is kept: it would reach beyond all that was used so far,
+ * while much is kept. (Not whether it takes a commit: an arena that was reset has more committed
+ * than one that is new, and should do the same.) A little stays kept, since else short runs nibble
+ * at it, and the next large block goes beyond all the same.
+ */
+static bool is_reason(const struct hk_superslabs *space, uint32_t found, uint32_t count)
+{
+	return (found == HK_MAP_NONE || found + count > space->high) &&
+	       space->kept.slabs > space->used / KEPT_SHARE;
+}
+
+/*
+ * The same, after what is kept was given up if there is reason; where it would take a commit, after
+ * what other layers keep was given back too. Space lock held, but not meanwhile.
+ */
+static uint32_t find_or_shrink(struct hk_superslabs *space, uint32_t count, uint32_t backed,
+			       size_t align)
+{
+	uint32_t found = find_run(space, count, align);
+
+	if (is_reason(space, found, count) && hk_space_drop_kept(space))
+		found = find_run(space, count, align);
+	if (found != HK_MAP_NONE && !hk_run_unbacked(space, found, backed))
+		return found;
+	if (!space->shrink || is_beyond_limit(space, backed))
+		return found;
+	hk_space_unlock(space);
+	space->shrink(space->shrink_context);
+	hk_space_lock(space);
+	/* others may have taken what was found */
+	return find_run(space, count, align);
+}
+
+static void mark_given(struct hk_superslabs *space, uint32_t first, uint32_t count)
+{
+	uint32_t index;
+
+	hk_space_mark_free(space, first, count);
+	for (index = first / 32; index <= (first + count - 1) / 32; index++)
+		if (hk_superslab(space, index)->free.bits == hk_superslab_mask(space, index))
+			space->superslabs_emptied++;
+}
+
+bool hk_space_drop_kept(struct hk_superslabs *space)
+{
+	struct hk_kept *kept = &space->kept;
+	bool any = kept->count != 0;
+
+	while (kept->count) {
+		const struct hk_kept_run *last = &kept->runs[--kept->count];
+
+		mark_given(space, last->first, last->count);
+	}
+	kept->slabs = 0;
+	return any;
+}
+
+/* Whether runs of @count slabs are kept; where commits are charged none is: see find_ready(). */
+static bool is_for_keeping(const struct hk_superslabs *space, uint32_t count)
+{
+	return count > SMALL_RUN && !hk_space_is_charged(space);
+}
+
+static void keep(struct hk_superslabs *space, uint32_t first, uint32_t count)
+{
+	if (hk_kept_give(&space->kept, first, count))
+		return;
+	hk_space_drop_kept(space);
+	hk_kept_give(&space->kept, first, count);
+}
+
+/*
+ * Keeps a free run that needs no commit, if one is long enough, with what is free behind it, but
+ * nothing beyond what is used at all: so an arena that was reset does as one that is new.
+ */
+static bool keep_ready(struct hk_superslabs *space, uint32_t count)
+{
+	uint32_t first = find(space, &space->ready, count, HK_SLAB_SIZE);
+	uint32_t most = count;
+
+	if (first == HK_MAP_NONE || first + count > space->high)
+		return false;
+	most = space->high - first;
+	if (most > count + KEPT_BEHIND)
+		most = count + KEPT_BEHIND;
+	count = hk_map_run(&space->ready, first, most);
+	hk_space_mark_used(space, first, count);
+	keep(space, first, count);
+	return true;
+}
+
+/* Takes a run from those kept; where none serves, from what they are together with what is free. */
+static bool take_kept(struct hk_superslabs *space, uint32_t count, uint32_t *first)
+{
+	if (hk_kept_take(&space->kept, count, first))
+		return true;
+	return (keep_ready(space, count) ||
+		(hk_space_drop_kept(space) && keep_ready(space, count))) &&
+	       hk_kept_take(&space->kept, count, first);
+}
+
+/* Takes a run and commits the first @backed of its slabs. */
+static int take(struct hk_superslabs *space, uint32_t count, uint32_t backed, size_t align,
+		uint32_t *first)
+{
+	uint32_t found, ahead = 0;
+	int error = 0;
+
+	hk_space_lock(space);
+	if (align == HK_SLAB_SIZE && is_for_keeping(space, count) &&
+	    take_kept(space, count, first)) {
+		hk_space_unlock(space);
+		return 0;
+	}
+	found = find_or_shrink(space, count, backed, align);
+	if (found == HK_MAP_NONE) {
+		error = HK_ERROR_LIMIT;
+		if (!is_beyond_limit(space, backed))
+			error = add_room(space, count, align);
+		if (!error || hk_space_drop_kept(space))
+			found = find_run(space, count, align);
+		if (found == HK_MAP_NONE)
+			goto out_unlock;
+	}
+	if (hk_run_unbacked(space, found, backed))
+		ahead = commit_ahead(space, found + count);
+	error = hk_space_publish(space, found + count);
+	if (error)
+		goto out_unlock;
+	hk_space_mark_used(space, found, count + ahead);
+	note_high(space, found + count);
+	hk_space_unlock(space);
+
+	/* there is nothing ahead where a run is backed in part: neither is where it is charged */
+	error = commit_with_ahead(space, found, backed, ahead);
+	if (error)
+		hk_space_unmark(space, found, count);
+	*first = found;
+	return error;
+
+out_unlock:
+	hk_space_unlock(space);
+	return error ? error : HK_ERROR_ADDRESS_SPACE;
+}
+
+/*
+ * Whether a trim hid slabs since @steps was read, so that it is worth trying again; waits until
+ * its step is over.
+ */
+static bool wait_for_trim(struct hk_superslabs *space, size_t steps)
+{
+	/* acquire: pairs with the releases in trim_step() */
+	if (!(steps & 1) && steps == atomic_load_explicit(&space->trim_steps, memory_order_acquire))
+		return false;
+	hk_lock_acquire(&space->trim_lock, &space->memory->platform);
+	hk_lock_release(&space->trim_lock, &space->memory->platform);
+	return true;
+}
+
+/* Takes a run that is committed, after the commit of another was refused. */
+static int take_ready(struct hk_superslabs *space, uint32_t count, size_t align, uint32_t *first)
+{
+	int error = HK_ERROR_ADDRESS_SPACE;
+
+	hk_space_lock(space);
+	*first = find(space, &space->ready, count, align);
+	if (*first != HK_MAP_NONE)
+		error = hk_space_publish(space, *first + count);
+	if (!error) {
+		hk_space_mark_used(space, *first, count);
+		note_high(space, *first + count);
+	}
+	hk_space_unlock(space);
+	return error;
+}
+
+/* Takes a run, again while a trim hides what there is. */
+static int take_or_wait(struct hk_superslabs *space, uint32_t count, uint32_t backed, size_t align,
+			uint32_t *first)
+{
+	size_t steps;
+	int error;
+
+	do {
+		steps = atomic_load_explicit(&space->trim_steps, memory_order_acquire);
+		error = take(space, count, backed, align, first);
+		if (error && hk_space_is_charged(space) && !take_ready(space, count, align, first))
+			error = 0;
+	} while (error && wait_for_trim(space, steps));
+	return error;
+}
+
+int hk_run_take(struct hk_superslabs *space, uint32_t count, size_t align, size_t zero_bytes,
+		uint32_t *first, bool *zeroed)
+{
+	int error = take_or_wait(space, count, count, align, first);
+
+	if (error)
+		return error;
+	if (zeroed)
+		*zeroed = hk_space_is_zeroed(space, *first, count);
+	zero_run(space, *first, zero_bytes);
+	hk_space_clear_bits(space, *first, count, false);
+	return 0;
+}
+
+int hk_run_take_backed(struct hk_superslabs *space, uint32_t count, uint32_t *backed,
+		       uint32_t *first, bool *zeroed)
+{
+	int error;
+
+	if (!hk_space_is_charged(space))
+		*backed = count;
+	error = take_or_wait(space, count, *backed, HK_SLAB_SIZE, first);
+	if (error)
+		return error;
+	/* what follows may be committed from an earlier use, which must not show */
+	atomic_fetch_add_explicit(&space->unbacked, hk_run_unbacked(space, *first, count),
+				  memory_order_relaxed);
+	*zeroed = hk_space_is_zeroed(space, *first, *backed);
+	hk_space_clear_bits(space, *first, count, false);
+	return 0;
+}
+
+int hk_run_back(struct hk_superslabs *space, uint32_t first, uint32_t count, bool *zeroed)
+{
+	uint32_t missing = hk_run_unbacked(space, first, count);
+	int error = hk_space_commit(space, first, count);
+
+	*zeroed = hk_space_is_zeroed(space, first, count);
+	missing -= hk_run_unbacked(space, first, count);
+	atomic_fetch_sub_explicit(&space->unbacked, missing, memory_order_relaxed);
+	hk_space_clear_bits(space, first, count, false);
+	return error;
+}
+
+size_t hk_run_trim(struct hk_superslabs *space, uint32_t first, uint32_t count)
+{
+	size_t freed = 0;
+
+	for (; count; first++, count--) {
+		if (!hk_space_is_committed(space, first) ||
+		    hk_memory_decommit(space->memory, hk_slab_address(space, first), HK_SLAB_SIZE))
+			continue;
+		atomic_fetch_add_explicit(&space->unbacked, 1, memory_order_relaxed);
+		hk_space_clear_bits(space, first, 1, true);
+		atomic_fetch_sub_explicit(&space->committed, 1, memory_order_relaxed);
+		freed += HK_SLAB_SIZE;
+	}
+	return freed;
+}
+
+void hk_run_give(struct hk_superslabs *space, uint32_t first, uint32_t count)
+{
+	uint32_t unbacked = hk_run_unbacked(space, first, count);
+
+	if (unbacked)
+		atomic_fetch_sub_explicit(&space->unbacked, unbacked, memory_order_relaxed);
+	hk_space_lock(space);
+	if (!unbacked && is_for_keeping(space, count))
+		keep(space, first, count);
+	else
+		mark_given(space, first, count);
+	hk_space_unlock(space);
+}
+
+int hk_run_extend(struct hk_superslabs *space, uint32_t first, uint32_t count, uint32_t more)
+{
+	uint32_t end = first + count, last;
+	int error = HK_ERROR_ADDRESS_SPACE;
+
+	hk_space_lock(space);
+	hk_space_drop_kept(space);
+	last = space->free.leaves * 32;
+	if (more > space->slabs_max - end)
+		goto out_unlock;
+	if (is_beyond_limit(space, count + more)) {
+		error = HK_ERROR_LIMIT;
+		goto out_unlock;
+	}
+	if (end + more > last) {
+		/* only the free end of the superslabs there are can be lengthened */
+		if (end < last && !hk_map_is_set(&space->free, end, last - end))
+			goto out_unlock;
+		error = hk_space_add(space, end + more);
+		if (error)
+			goto out_unlock;
+	}
+	error = HK_ERROR_ADDRESS_SPACE;
+	if (!hk_map_is_set(&space->free, end, more))
+		goto out_unlock;
+	error = hk_space_publish(space, end + more);
+	if (error)
+		goto out_unlock;
+	hk_space_mark_used(space, end, more);
+	note_high(space, end + more);
+	hk_space_unlock(space);
+
+	error = hk_space_commit(space, end, more);
+	if (error)
+		hk_space_unmark(space, end, more);
+	else
+		hk_space_clear_bits(space, end, more, false);
+	return error;
+
+out_unlock:
+	hk_space_unlock(space);
+	return error;
+}
+
+void hk_run_moved(struct hk_superslabs *space, uint32_t first, uint32_t count)
+{
+	hk_space_clear_bits(space, first, count, true);
+	atomic_fetch_add_explicit(&space->unbacked, count, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&space->committed, count, memory_order_relaxed);
+	hk_memory_uncharge(space->memory, count * HK_SLAB_SIZE);
+}
