@@ -67,7 +67,7 @@ static inline struct hk_stack_size hk_stack_size_at(struct hk_stacks stacks, uin
 	if (top) {
 		struct hk_link *link = &stacks.links[top - 1];
 
-		/* acquire: not after the head is looked at again */
+		/* acquire: pairs with the releases in hk_link_set(); the head is looked at after */
 		size.depth = atomic_load_explicit(&link->depth, memory_order_acquire);
 		size.blocks = atomic_load_explicit(&link->blocks, memory_order_acquire);
 	}
@@ -78,11 +78,15 @@ static inline struct hk_stack_size hk_stack_size_at(struct hk_stacks stacks, uin
 static inline void hk_link_set(struct hk_link *link, uint32_t next, struct hk_stack_size size)
 {
 	atomic_store_explicit(&link->next, next, memory_order_relaxed);
-	atomic_store_explicit(&link->depth, size.depth + 1, memory_order_relaxed);
-	atomic_store_explicit(&link->blocks, size.blocks + link->rounds, memory_order_relaxed);
+	/* release: who reads this of a magazine taken meanwhile then sees that the head changed */
+	atomic_store_explicit(&link->depth, size.depth + 1, memory_order_release);
+	atomic_store_explicit(&link->blocks, size.blocks + link->rounds, memory_order_release);
 }
 
-/* Pushes a magazine of @rounds blocks unless the stack is @depth_max deep. */
+/*
+ * Pushes a magazine of @rounds blocks unless the stack is @depth_max deep, or seems to be since
+ * the magazine on top was taken meanwhile and lies in a deeper one.
+ */
 bool hk_stack_push(struct hk_stacks stacks, struct hk_stack *stack, uint32_t index, uint32_t rounds,
 		   uint32_t depth_max);
 
