@@ -189,6 +189,16 @@ TESTS = [
     "tests/workload_recorder.c",
 ]
 
+# A program of its own: all that threads can do to a stack of magazines. It has stack.c in it.
+MODEL = [
+    "tests/model_stack_main.c",
+    "tests/model_stack.c",
+    "tests/model_stack_checks.c",
+    "tests/explore.c",
+    "tests/explore_memory.c",
+    "tests/explore_litmus.c",
+]
+
 # Parts of the samples that the tests look at: all of replay and workload but their main().
 TESTED_SAMPLES = [
     source
@@ -434,6 +444,11 @@ def write_profile(n, profile, platform):
             profile_ldflags=ldflags,
             libs="-lcriterion",
         )
+    # One thread and a search: sanitizers would find nothing in it but the time it takes.
+    if platform["tested"] and profile in ("release", "debug"):
+        everything += n.build(
+            [f"$builddir/{profile}/tests/model_stack"], "link", objects(n, profile, MODEL)
+        )
     return everything
 
 
@@ -521,6 +536,8 @@ def write_tests(n):
     )
     checks += check("test-headers", f"python3 tests/check_headers.py {amalgam}", pair)
     checks += check("test-hits", "python3 tests/check_hits.py --cc $shell_cc", [])
+    model = f"{release}/tests/model_stack"
+    checks += check("test-model", model, [model])
     checks += check("test-amalgam", f"python3 tests/check_amalgam.py {amalgam}", pair)
     checks += check(
         "test-amalgam-selfcheck", f"{amalgam}/selfcheck", [f"{amalgam}/selfcheck"]

@@ -4,7 +4,8 @@
  *
  * Orders: a magazine's blocks, and its link, are written before the release that pushes it,
  * and read after the acquire that pops it. A popper that lost the race has read a link only,
- * which is atomic; the tag makes its compare-and-swap fail.
+ * which is atomic; the tag makes its compare-and-swap fail. tests/model_stack.c explores all that
+ * and shows which orders are needed.
  */
 #include <hakmem/stack.h>
 
