@@ -62,6 +62,7 @@ void heap_hakmem_measure(struct replay *replay, struct replay_result *result, bo
 		result->first_platform_calls = stats.counters.platform_call;
 	result->has_arena = true;
 	result->committed_bytes = stats.committed_bytes;
+	result->metadata_bytes = stats.metadata_bytes;
 	result->peak_committed_bytes = stats.peak_committed_bytes;
 	result->counters = stats.counters;
 }

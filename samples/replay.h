@@ -142,7 +142,8 @@ struct replay_mapping {
  * @slot_count: slots in use.
  * @thread_count: of the trace.
  * @peak_bytes: the most bytes requested and live at once.
- * @peak_block_bytes: the same, each request counted as the block that hakmem has for it.
+ * @peak_events: events until it was so for the first time, the last of them included.
+ * @peak_block_bytes: the most bytes live, each request counted as the block that hakmem has for it.
  * @largest: size of the largest block.
  * @largest_log2: of the strictest alignment.
  * @fronts: per thread of the trace, what the heap keeps for it: a cache, say.
@@ -175,6 +176,7 @@ struct replay {
 	uint64_t slot_count;
 	unsigned thread_count;
 	uint64_t peak_bytes;
+	uint64_t peak_events;
 	uint64_t peak_block_bytes;
 	uint64_t largest;
 	unsigned largest_log2;
@@ -203,6 +205,7 @@ struct replay {
  *	had before the heap was opened.
  * @has_arena: the fields that follow are known.
  * @committed_bytes: after the last pass, before what was live then is freed.
+ * @metadata_bytes: of these, the arena's own.
  * @peak_committed_bytes: the most that was.
  * @first_platform_calls: until the end of the first pass.
  * @counters: until the end of the last pass.
@@ -221,6 +224,7 @@ struct replay_result {
 	int64_t process_committed_bytes;
 	bool has_arena;
 	uint64_t committed_bytes;
+	uint64_t metadata_bytes;
 	uint64_t peak_committed_bytes;
 	uint64_t first_platform_calls;
 	struct hk_counters counters;

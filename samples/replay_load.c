@@ -114,6 +114,10 @@ static int count_events(struct load *load)
 	while (trace_next(reader, &event)) {
 		if (reader->read >= UINT32_MAX)
 			return refuse(load, "there are more events than this program takes");
+		if (reader->peak_bytes > replay->peak_bytes) {
+			replay->peak_bytes = reader->peak_bytes;
+			replay->peak_events = reader->read;
+		}
 		position = ++load->counts[worker_of(replay, event.thread)];
 		load->wide += is_wide(&event);
 		if (event.op == TRACE_MARK)
@@ -134,7 +138,6 @@ static int count_events(struct load *load)
 	replay->event_count = (uint32_t)reader->read;
 	replay->slot_count = reader->used_slots;
 	replay->thread_count = reader->used_threads ? reader->used_threads : 1;
-	replay->peak_bytes = reader->peak_bytes;
 	replay->mark_count = (uint32_t)reader->marks;
 	replay->leftover_count = (uint32_t)reader->live_blocks;
 	return 0;

@@ -84,10 +84,12 @@ static void report_json(const struct replay *replay, const struct replay_result 
 	json_rate("first_pass_events_per_second", rate(replay, result->first_seconds));
 	json_number("peak_bytes", result->peak_bytes >= 0, (uint64_t)result->peak_bytes);
 	json_number("live_bytes", true, replay->peak_bytes);
+	json_number("live_bytes_events", true, replay->peak_events);
 	json_number("live_block_bytes", true, replay->peak_block_bytes);
 	json_number("process_committed_bytes", result->process_committed_bytes >= 0,
 		    (uint64_t)result->process_committed_bytes);
 	json_number("committed_bytes", has_arena, result->committed_bytes);
+	json_number("metadata_bytes", has_arena, result->metadata_bytes);
 	json_number("peak_committed_bytes", has_arena, result->peak_committed_bytes);
 	json_number("page_faults", result->page_faults >= 0, (uint64_t)result->page_faults);
 	json_number("platform_calls", has_arena, result->counters.platform_call);

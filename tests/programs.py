@@ -29,9 +29,11 @@ PROGRAMS = {
             "first_pass_events_per_second",
             "peak_bytes",
             "live_bytes",
+            "live_bytes_events",
             "live_block_bytes",
             "process_committed_bytes",
             "committed_bytes",
+            "metadata_bytes",
             "page_faults",
             "platform_calls",
             "counters",
@@ -263,9 +265,10 @@ def check_one_replay(checks, value, told):
         checks.check(value.get(key) is None or is_count(value[key]), f"{told}: {key}")
     if value.get("peak_bytes") is not None and value.get("allocator") != "null":
         checks.check(value["peak_bytes"] > value["live_bytes"] / 2, f"{told}: peak, live bytes")
-    only_hakmem = ("committed_bytes", "platform_calls", "counters")
+    only_hakmem = ("committed_bytes", "metadata_bytes", "platform_calls", "counters")
     if value.get("allocator") == "hakmem":
         checks.check(value["committed_bytes"] >= value["live_bytes"] / 2, f"{told}: committed")
+        checks.check(0 < value["metadata_bytes"] < value["committed_bytes"], f"{told}: metadata")
         checks.check(value["platform_calls"] > 0, f"{told}: platform calls")
         checks.check(
             value["counters"].get("platform_call") == value["platform_calls"]
@@ -293,6 +296,7 @@ def check_replay_odds(checks):
     marks = [(m["number"], m["events"], m["live_bytes"]) for m in value.get("marks", [])]
     checks.check(marks == [(40, 2, 5100), (41, 3, 200077)], f"marks: {marks}")
     checks.check(value.get("live_bytes") == 200077, "live_bytes is the trace's peak")
+    checks.check(value.get("live_bytes_events") == 6, "which it came to by its sixth event")
     # 200000 and 77 bytes live in blocks of 224 KiB and of 80 bytes
     checks.check(value.get("live_block_bytes") == 229456, "live_block_bytes counts blocks")
 

@@ -296,6 +296,8 @@ Test(replay, marks_tell_events_and_live_bytes)
 	struct replay replay;
 
 	load(&replay, &file, &options);
+	cr_assert_eq(replay.peak_bytes, 5400);
+	cr_assert_eq(replay.peak_events, 3);
 	cr_assert_eq(replay.mark_count, 2);
 	cr_assert_eq(replay.marks[0].number, 7);
 	cr_assert_eq(replay.marks[0].event, 3);
@@ -408,6 +410,10 @@ static void run_all(enum replay_heap kind, bool threads)
 	cr_assert_eq(replay_run(&replay, &result), 0, "%s", result.text);
 	cr_assert(replay_is_well(&result), "%s", result.text);
 	cr_assert_eq(result.has_arena, kind == REPLAY_HAKMEM);
+	if (kind == REPLAY_HAKMEM) {
+		cr_assert_gt(result.metadata_bytes, 0);
+		cr_assert_lt(result.metadata_bytes, result.committed_bytes);
+	}
 	replay_unload(&replay);
 }
 
