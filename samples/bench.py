@@ -124,11 +124,28 @@ def compiler():
     return peers.output_of([*name.split(), "--version"]).partition("\n")[0] or name, flags
 
 
-class Bench:
-    """Runs rows and keeps what they measured."""
+def trace_path(name):
+    """Where a bundled trace is, from here."""
+    return os.path.relpath(os.path.join(peers.ROOT, "samples", "traces", name + ".hkt"))
 
-    def __init__(self, options, sides, samples):
+
+def shown_path(path):
+    """A trace's path as in this repository, or where it is not of it, as it was given."""
+    inside = os.path.relpath(path, peers.ROOT)
+    return path if inside.startswith(os.pardir) else inside
+
+
+class Bench:
+    """Runs rows and keeps what they measured.
+
+    Of several @seeds, each round of a workload has the next; @traces are more of them, by name.
+    """
+
+    title = "bench"
+
+    def __init__(self, options, sides, samples, seeds=(), traces=None):
         self.options = options
+        self.seeds = seeds
         self.sides = sides
         self.workload = os.path.join(samples, "workload")
         self.replay = os.path.join(samples, "replay")
@@ -139,25 +156,27 @@ class Bench:
         for row in ROWS:
             if not options.only or row.name in options.only:
                 self.rows.append(self.workload_row(row))
-        for name in TRACES:
+        bundled = {name: trace_path(name) for name in TRACES}
+        for name, path in {**bundled, **(traces or {})}.items():
             if not options.only or name in options.only:
-                self.rows.append(self.trace_row(name))
+                self.rows.append(self.trace_row(name, path))
 
     def workload_row(self, row):
         arguments = row.arguments(self.options.quick)
+        seeds = [["--seed", str(seed)] for seed in self.seeds] or [[]]
         return {
             "name": row.label or row.name, "kind": "workload", "workers": row.workers,
             "unit": "operations", "command": "workload " + " ".join(arguments), "sides": {},
-            "runner": self.runner(self.workload, [*arguments, "--memory", "--json"], row.workers),
+            "runners": [self.runner(self.workload, [*arguments, *seed, "--memory", "--json"],
+                                    row.workers) for seed in seeds],
         }
 
-    def trace_row(self, name):
-        path = os.path.relpath(os.path.join(peers.ROOT, "samples", "traces", name + ".hkt"))
+    def trace_row(self, name, path):
         passes = "3" if self.options.quick else "15"
         return {
             "name": name, "kind": "trace", "workers": 1, "unit": "events",
-            "command": f"replay samples/traces/{name}.hkt --repeat {passes}", "sides": {},
-            "runner": self.runner(self.replay, [path, "--repeat", passes, "--json"], 1),
+            "command": f"replay {shown_path(path)} --repeat {passes}", "sides": {},
+            "runners": [self.runner(self.replay, [path, "--repeat", passes, "--json"], 1)],
             # the peak of one pass: what a program needs that runs once
             "single": self.runner(self.replay, [path, "--json"], 1),
         }
@@ -171,7 +190,7 @@ class Bench:
         options = self.options
         begin = time.monotonic()
         runs = len(self.rows) * len(self.sides)
-        self.progress = compare.Progress("bench", runs * (options.rounds or ROUNDS))
+        self.progress = compare.Progress(self.title, runs * (options.rounds or ROUNDS))
         number = 0
         while not self.enough(number, begin):
             for row in self.rows:
@@ -193,7 +212,8 @@ class Bench:
 
     def run_row(self, row, number):
         failed = {side: why for (name, side), why in self.failed.items() if name == row["name"]}
-        found = compare.run_round(row["runner"], self.sides, number, failed, self.progress)
+        runner = row["runners"][number % len(row["runners"])]
+        found = compare.run_round(runner, self.sides, number, failed, self.progress)
         single = {}
         if "single" in row:
             single = compare.run_round(row["single"], self.sides, number, failed)

@@ -280,11 +280,11 @@ def difference(before, after, path):
     return "\n".join(told[:SHOWN] + more)
 
 
-def readme(results, path, check_only):
-    """Rewrites a README's part, or tells what is wrong with it; returns the exit code."""
+def readme(path, change, check_only):
+    """Rewrites a README as @change has its text, or tells what differs; returns the exit code."""
     with open(path, encoding="utf-8", newline="") as source:
         before = source.read()
-    after = with_parts(before, results, path)
+    after = change(before)
     if before == after:
         return 0
     if check_only:
@@ -309,7 +309,8 @@ def main():
         if options.csv:
             write_csv(results, options.csv)
         elif options.readme or options.check:
-            return readme(results, options.readme or options.check, bool(options.check))
+            path = options.readme or options.check
+            return readme(path, lambda text: with_parts(text, results, path), bool(options.check))
         else:
             width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 80
             print_terminal(results, sys.stdout, width)
