@@ -267,6 +267,8 @@ HELP = [
     ("", "and pkg-config"),
     ("ninja bench", "all workloads against all allocators found, 20 minutes, into {build}/bench;"),
     ("", "bench-quick: 3 minutes; bench-soak adds two runs of 10 minutes"),
+    ("ninja bars", "every bar of performance: is it met? All allocators that Debian packages and"),
+    ("", "valgrind are needed, and about an hour; into {build}/bars"),
     ("ninja profile", "where the time of a refill goes (needs valgrind)"),
     ("ninja mutants", "one-line bugs put into the library: each must fail a test"),
     ("ninja install", "libraries, headers, hakmem.pc; takes PREFIX (/usr/local) and DESTDIR"),
@@ -571,6 +573,7 @@ def write_tests(n):
         [f"{release}/samples/replay", *TRACES],
     )
     checks += check("test-report", "python3 tests/check_report.py", [])
+    checks += check("test-bars", "python3 tests/check_bars.py", [])
     checks += check(
         "test-results",
         f"python3 samples/bench_tables.py {RESULTS} --check README.md",
@@ -615,6 +618,11 @@ def write_tests(n):
         f"python3 tests/check_profile.py {release}",
         [f"{release}/samples/workload", f"{release}/samples/replay", *TRACES],
     )
+    done += run(
+        "check-bars",
+        f"python3 tests/check_bars.py {release}",
+        [f"{release}/samples/{name}" for name in ("workload", "replay", "trace-cut")] + TRACES,
+    )
     n.build(["check-more"], "phony", done)
     criterion_debug = "$builddir/debug/tests/criterion"
     hostile = (
@@ -641,6 +649,11 @@ def write_tests(n):
     run("bench", bench, programs)
     run("bench-quick", f"{bench} --quick", programs)
     run("bench-soak", f"{bench} --soak", programs)
+    run(
+        "bars",
+        f"python3 samples/bars.py {release}/samples --out $builddir/bars",
+        [*programs, f"{release}/samples/trace-cut"],
+    )
     run("profile", f"python3 samples/profile.py --build {release} larson", programs)
     run("install", f"python3 platform/install.py {release} {n.version}", library)
 
