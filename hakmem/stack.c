@@ -19,18 +19,26 @@ bool hk_stack_push(struct hk_stacks stacks, struct hk_stack *stack, uint32_t ind
 	uint64_t old = atomic_load_explicit(&stack->head, memory_order_acquire);
 
 	link->rounds = rounds;
-	do {
+	for (;;) {
 		struct hk_stack_size size = hk_stack_size_at(stacks, old);
 
-		if (size.depth >= depth_max)
-			return false;
+		if (size.depth >= depth_max) {
+			/* the magazine on top may have gone to a deeper stack meanwhile */
+			uint64_t now = atomic_load_explicit(&stack->head, memory_order_acquire);
+
+			if (now == old)
+				return false;
+			old = now;
+			continue;
+		}
 		hk_link_set(link, (uint32_t)old, size);
 		/* release: pairs with the acquires here and in hk_stack_pop() */
-	} while (!atomic_compare_exchange_weak_explicit(&stack->head, &old,
-							hk_stack_head(old, index + 1),
-							memory_order_release,
-							memory_order_acquire));
-	return true;
+		if (atomic_compare_exchange_weak_explicit(&stack->head, &old,
+							  hk_stack_head(old, index + 1),
+							  memory_order_release,
+							  memory_order_acquire))
+			return true;
+	}
 }
 
 uint32_t hk_stack_pop(struct hk_stacks stacks, struct hk_stack *stack)

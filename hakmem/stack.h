@@ -83,10 +83,7 @@ static inline void hk_link_set(struct hk_link *link, uint32_t next, struct hk_st
 	atomic_store_explicit(&link->blocks, size.blocks + link->rounds, memory_order_release);
 }
 
-/*
- * Pushes a magazine of @rounds blocks unless the stack is @depth_max deep, or seems to be since
- * the magazine on top was taken meanwhile and lies in a deeper one.
- */
+/* Pushes a magazine of @rounds blocks unless the stack is @depth_max deep. */
 bool hk_stack_push(struct hk_stacks stacks, struct hk_stack *stack, uint32_t index, uint32_t rounds,
 		   uint32_t depth_max);
 

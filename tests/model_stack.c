@@ -282,7 +282,7 @@ static void run_push(struct hk_stack *stack, uint32_t depth_max)
 
 	unlock_stack();
 	ex_tell("thread %u     %s\n", now.thread, pushed ? "has pushed it" : "is refused");
-	check_push(now.state, now.thread, pushed, depth_max, scenario->lax);
+	check_push(now.state, now.thread, pushed, depth_max);
 }
 
 static void run_size(struct hk_stack *stack)

@@ -54,7 +54,6 @@ enum plant {
  * @filled: how many magazines lie in each stack at first.
  * @hands: how many each thread has at first.
  * @spurious, @stops: see struct ex_program.
- * @lax: a push may be refused though the stack was never so deep; see model_stack_checks.c.
  * @least: states that there must be, of a scenario that holds.
  */
 struct scenario {
@@ -64,7 +63,6 @@ struct scenario {
 	uint8_t hands[EX_THREADS];
 	uint8_t spurious;
 	bool stops;
-	bool lax;
 	uint64_t least;
 };
 
@@ -127,7 +125,7 @@ struct call_parts parts_of(enum call call);
 
 /* What the piles say: @end, of a call; a pile as a message's note; all is done. */
 void check_pop(struct ex_state *state, unsigned thread, uint32_t got);
-void check_push(struct ex_state *state, unsigned thread, bool pushed, uint32_t depth_max, bool lax);
+void check_push(struct ex_state *state, unsigned thread, bool pushed, uint32_t depth_max);
 void check_size(struct ex_state *state, unsigned thread, uint32_t depth, uint32_t blocks);
 void check_end(struct ex_state *state);
 uint32_t note_of(const struct ghost *ghost, unsigned stack);

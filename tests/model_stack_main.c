@@ -119,7 +119,6 @@ static const struct scenario scenarios[] = {
 		.filled = { 1, 1 },
 		.hands = { 1 },
 		.spurious = 2,
-		.lax = true,
 		.least = 1400,
 	},
 	{
