@@ -155,6 +155,7 @@ TESTS = [
     "tests/depot_depth.c",
     "tests/front.c",
     "tests/front_cold.c",
+    "tests/front_fit.c",
     "tests/check.c",
     "tests/fault_platform.c",
     "tests/contract.c",

@@ -44,7 +44,7 @@ static bool lay_out(struct layout *layout, const struct hk_memory *memory, unsig
 	size_t align = memory->size >= ALIGNED_FROM && gap ? HK_SUPERSLAB_SIZE : HK_SLAB_SIZE;
 
 	layout->caches_max = caches_max ? caches_max : clamp(slabs / 4, 8, CACHES_DEFAULT);
-	layout->magazines_max = clamp(64 + 4 * slabs, 0, (uint32_t)1 << 30);
+	layout->magazines_max = clamp(32 + 2 * slabs, 0, (uint32_t)1 << 29);
 	layout->bitmap_group = clamp(page / HK_SUPERSLAB_BITMAPS, 1, 4);
 	layout->caches = 0;
 	layout->caches_size = hk_round_up(hk_front_offset(layout->caches_max), page);

@@ -92,7 +92,6 @@ void hk_front_reset(struct hk_front *front)
 		set_spare(front, index, no_top());
 	front->hot.bound = 0;
 	front->stage = HK_STAGE_HIT;
-	memset(front->batch, 0, sizeof(front->batch));
 }
 
 void hk_front_init(struct hk_front *front, struct hk_depot *depot, struct hk_arena *arena)
@@ -130,12 +129,12 @@ void hk_front_return(struct hk_front *front, void *const *blocks, size_t count)
 }
 
 /* Returns a magazine's blocks to their slabs. The caller has set its top to the bottom first. */
-static void drain(struct hk_front *front, unsigned size_class, void **top)
+static void drain(struct hk_front *front, void **top)
 {
 	struct hk_bad bad[HK_BATCH_MAX];
 
 	hk_front_note(front, HK_STAGE_SLAB);
-	note_refused(front, bad, hk_magazine_drain(front->depot, size_class, top, bad));
+	note_refused(front, bad, hk_magazine_drain(front->depot, top, bad));
 }
 
 /*
@@ -155,16 +154,16 @@ static bool is_cold(struct hk_front *front, unsigned size_class)
 /* A magazine for a class that has none; NULL: it does without. */
 static void **first_magazine(struct hk_front *front, unsigned size_class)
 {
-	if (!hk_class_infos[size_class].capacity || is_cold(front, size_class))
+	if (!hk_depot_capacity(front->depot, size_class) || is_cold(front, size_class))
 		return NULL;
 	hk_front_note(front, HK_STAGE_DEPOT);
 	return hk_magazine_get(front->depot, size_class);
 }
 
 /* How many blocks to take from the slabs for a magazine: few to begin with, then twice as many. */
-static size_t next_batch(struct hk_front *front, unsigned size_class)
+static size_t next_batch(struct hk_front *front, unsigned size_class, unsigned capacity)
 {
-	unsigned most = hk_class_infos[size_class].capacity + 1u, batch = front->batch[size_class];
+	unsigned most = capacity + 1u, batch = front->batch[size_class];
 
 	if (batch < BATCH_FIRST)
 		batch = BATCH_FIRST;
@@ -173,34 +172,38 @@ static size_t next_batch(struct hk_front *front, unsigned size_class)
 	return batch < most ? batch : most;
 }
 
-/* A batch from the slabs: the first block is the caller's, the others fill the loaded one. */
+/*
+ * A batch from the slabs, straight into the magazine: the last block, which lies where its NULL is,
+ * is the caller's, and the lowest is on top, so that blocks leave in the order of their addresses.
+ */
 static void *refill_from_slabs(struct hk_front *front, unsigned size_class)
 {
-	struct hk_slab_marks marks = hk_slab_marks(front->depot->slabs, size_class);
-	void **top = front->hot.top[size_class];
-	void *blocks[HK_BATCH_MAX];
-	size_t count;
+	struct hk_depot *depot = front->depot;
+	struct hk_slab_marks marks = hk_slab_marks(depot->slabs, size_class);
+	void **top = front->hot.top[size_class], *block = NULL;
+	size_t count = 1;
 
-	hk_depot_reserve(front->depot);
-	hk_depot_missed(front->depot, size_class);
-	if (is_none(top)) {
-		top = first_magazine(front, size_class);
-		if (top)
-			set_top(front, size_class, top);
+	hk_depot_reserve(depot);
+	hk_depot_missed(depot, size_class);
+	hk_depot_fit(depot, size_class);
+	top = is_none(top) ? first_magazine(front, size_class)
+			   : hk_magazine_empty(depot, size_class, top);
+	if (!top) {
+		count = hk_slab_take(depot->slabs, size_class, &block, 1, NULL);
+	} else {
+		/* of the largest, only what comes back is kept at hand */
+		if (hk_class_infos[size_class].capacity)
+			count = next_batch(front, size_class, hk_magazine_capacity(depot, top));
+		count = hk_slab_take(depot->slabs, size_class, top, count, NULL);
+		if (count)
+			block = *top;
+		*top = NULL;
+		set_top(front, size_class, count ? top + count - 1 : top);
 	}
-	count = top ? next_batch(front, size_class) : 1;
-	count = hk_slab_take(front->depot->slabs, size_class, blocks, count, NULL);
-	hk_front_note(front, hk_slab_stage(front->depot->slabs, size_class, marks));
-	if (!count)
-		return NULL;
-	if (count > 1) {
-		/* the lowest on top, so that blocks leave in the order of their addresses */
-		while (count > 1)
-			*++top = blocks[--count];
-		set_top(front, size_class, top);
-	}
-	hk_front_refresh(front);
-	return blocks[0];
+	hk_front_note(front, hk_slab_stage(depot->slabs, size_class, marks));
+	if (count)
+		hk_front_refresh(front);
+	return block;
 }
 
 static void *refill(struct hk_front *front, unsigned size_class)
@@ -250,15 +253,15 @@ static void **make_room(struct hk_front *front, unsigned size_class)
 	}
 	/* no magazine to be had, or enough in the depot: the older one goes to the slabs */
 	if (is_none(spare)) {
-		empty = hk_magazine_bottom(size_class, top);
+		empty = hk_magazine_bottom(front->depot, top);
 		set_top(front, size_class, empty);
-		drain(front, size_class, top);
+		drain(front, top);
 		return empty;
 	}
-	empty = hk_magazine_bottom(size_class, spare);
+	empty = hk_magazine_bottom(front->depot, spare);
 	set_spare(front, size_class, top);
 	set_top(front, size_class, empty);
-	drain(front, size_class, spare);
+	drain(front, spare);
 	return empty;
 }
 
@@ -289,9 +292,9 @@ void hk_front_push(struct hk_front *front, unsigned size_class, void *ptr)
 /* Whether the depot takes a magazine as it is: one that is worth an exchange. */
 static bool pass_on(struct hk_front *front, unsigned size_class, void **top)
 {
-	unsigned capacity = hk_class_infos[size_class].capacity;
+	unsigned capacity = hk_magazine_capacity(front->depot, top);
 
-	if (hk_magazine_rounds(top, capacity) < capacity / 4 + 1u ||
+	if (hk_magazine_rounds(front->depot, top) < capacity / 4 + 1u ||
 	    !hk_depot_put(front->depot, size_class, top))
 		return false;
 	count_exchange(front, &front->puts[size_class]);
@@ -302,7 +305,7 @@ static void give_magazine(struct hk_front *front, unsigned size_class, void **to
 {
 	if (is_none(top) || (to_depot && pass_on(front, size_class, top)))
 		return;
-	drain(front, size_class, top);
+	drain(front, top);
 	hk_magazine_put(front->depot, top);
 }
 
@@ -320,9 +323,9 @@ void hk_front_flush(struct hk_front *front, bool to_depot)
 	}
 }
 
-static size_t rounds_of(void **top, unsigned size_class)
+static size_t rounds_of(struct hk_front *front, void **top)
 {
-	return is_none(top) ? 0 : hk_magazine_rounds(top, hk_class_infos[size_class].capacity);
+	return is_none(top) ? 0 : hk_magazine_rounds(front->depot, top);
 }
 
 void *hk_front_alloc(struct hk_front *front, unsigned size_class)
@@ -357,13 +360,13 @@ void *hk_front_zalloc(struct hk_front *front, unsigned size_class, size_t size)
 
 size_t hk_front_blocks(struct hk_front *front, unsigned size_class)
 {
-	return rounds_of(HK_LOAD_TOP(&front->hot.top[size_class]), size_class) +
-	       rounds_of(HK_LOAD_TOP(&front->spare[size_class]), size_class);
+	return rounds_of(front, HK_LOAD_TOP(&front->hot.top[size_class])) +
+	       rounds_of(front, HK_LOAD_TOP(&front->spare[size_class]));
 }
 
-static size_t check_magazine(void **top, unsigned size_class)
+static size_t check_magazine(struct hk_front *front, void **top)
 {
-	void **slot = hk_magazine_bottom(size_class, top);
+	void **slot = hk_magazine_bottom(front->depot, top);
 	size_t broken = *slot != NULL;
 
 	if (top < slot)
@@ -383,11 +386,11 @@ size_t hk_front_magazines(struct hk_front *front, size_t *broken)
 
 		if (!is_none(top)) {
 			held++;
-			*broken += check_magazine(top, size_class);
+			*broken += check_magazine(front, top);
 		}
 		if (!is_none(spare)) {
 			held++;
-			*broken += check_magazine(spare, size_class);
+			*broken += check_magazine(front, spare);
 		}
 	}
 	*broken += !is_none(front->hot.top[0]);

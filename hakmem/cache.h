@@ -89,7 +89,7 @@ void hk_front_push(struct hk_front *front, unsigned size_class, void *ptr);
  */
 void hk_front_flush(struct hk_front *front, bool to_depot);
 
-/* Forgets all magazines, after a reset. */
+/* Forgets all magazines, after a reset, but not how the classes were used. */
 void hk_front_reset(struct hk_front *front);
 
 /* Adds the counts of exchanges to the depot's. Locks: depot. */

@@ -20,12 +20,6 @@ static void **magazine_at(struct hk_depot *depot, uint32_t index)
 	return (void **)(void *)(depot->magazines.base + index * HK_MAGAZINE_BYTES);
 }
 
-static uint32_t index_of(struct hk_depot *depot, void **slot)
-{
-	return (uint32_t)((size_t)((unsigned char *)slot - depot->magazines.base) /
-			  HK_MAGAZINE_BYTES);
-}
-
 static void depot_lock(struct hk_depot *depot)
 {
 	hk_lock_acquire(&depot->lock, platform_of(depot));
@@ -81,23 +75,32 @@ static uint32_t carve(struct hk_depot *depot)
 	return got;
 }
 
-void **hk_magazine_get(struct hk_depot *depot, unsigned size_class)
+void **hk_magazine_empty(struct hk_depot *depot, unsigned size_class, void **slot)
 {
-	uint32_t got = hk_stack_pop(stacks_of(depot), &depot->empty);
+	unsigned capacity = hk_depot_capacity(depot, size_class);
 	void **bottom;
 
-	if (!got)
-		got = carve(depot);
-	if (!got)
-		return NULL;
-	bottom = hk_magazine_bottom(size_class, magazine_at(depot, got - 1));
+	/* at least a round: whoever has a magazine puts blocks into it */
+	atomic_store_explicit(&stacks_of(depot).links[hk_magazine_index(depot, slot)].capacity,
+			      (uint16_t)(capacity ? capacity : 1), memory_order_relaxed);
+	bottom = hk_magazine_bottom(depot, slot);
 	*bottom = NULL;
 	return bottom;
 }
 
+void **hk_magazine_get(struct hk_depot *depot, unsigned size_class)
+{
+	uint32_t got = hk_stack_pop(stacks_of(depot), &depot->empty);
+
+	if (!got)
+		got = carve(depot);
+	return got ? hk_magazine_empty(depot, size_class, magazine_at(depot, got - 1)) : NULL;
+}
+
 void hk_magazine_put(struct hk_depot *depot, void **slot)
 {
-	hk_stack_push(stacks_of(depot), &depot->empty, index_of(depot, slot), 0, UINT32_MAX);
+	hk_stack_push(stacks_of(depot), &depot->empty, hk_magazine_index(depot, slot), 0,
+		      UINT32_MAX);
 }
 
 void **hk_depot_get(struct hk_depot *depot, unsigned size_class)
@@ -107,18 +110,37 @@ void **hk_depot_get(struct hk_depot *depot, unsigned size_class)
 
 	if (!got)
 		return NULL;
-	return hk_magazine_bottom(size_class, magazine_at(depot, got - 1)) +
+	return hk_magazine_bottom(depot, magazine_at(depot, got - 1)) +
 	       stacks.links[got - 1].rounds;
+}
+
+void hk_depot_fit(struct hk_depot *depot, unsigned size_class)
+{
+	const struct hk_class_info *info = &hk_class_infos[size_class];
+	size_t live = atomic_load_explicit(&depot->slabs->classes[size_class].blocks_out,
+					   memory_order_relaxed);
+	size_t rounds = live / (info->capacity ? HK_MAGAZINE_PART : HK_MAGAZINE_PART_MEDIUM);
+
+	if (rounds > HK_MAGAZINE_BYTES_MAX / info->size)
+		rounds = HK_MAGAZINE_BYTES_MAX / info->size;
+	if (rounds > HK_MAGAZINE_ROUNDS)
+		rounds = HK_MAGAZINE_ROUNDS;
+	if (rounds < info->capacity)
+		rounds = info->capacity;
+	if (rounds != hk_depot_capacity(depot, size_class))
+		atomic_store_explicit(&depot->capacity[size_class], (uint8_t)rounds,
+				      memory_order_relaxed);
 }
 
 /* Magazines of a class that have so many bytes. */
 static uint32_t depth_of(unsigned size_class, size_t bytes)
 {
 	const struct hk_class_info *info = &hk_class_infos[size_class];
-	size_t depth = 1;
+	size_t depth;
 
-	if (info->capacity)
-		depth = bytes / ((size_t)info->size * info->capacity);
+	if (!info->capacity)
+		return 0;
+	depth = bytes / ((size_t)info->size * info->capacity);
 	if (depth > HK_DEPOT_DEPTH_MAX)
 		depth = HK_DEPOT_DEPTH_MAX;
 	return depth ? (uint32_t)depth : 1;
@@ -126,11 +148,16 @@ static uint32_t depth_of(unsigned size_class, size_t bytes)
 
 bool hk_depot_put(struct hk_depot *depot, unsigned size_class, void **top)
 {
-	size_t rounds = hk_magazine_rounds(top, hk_class_infos[size_class].capacity);
+	size_t rounds = hk_magazine_rounds(depot, top);
 	uint32_t most = atomic_load_explicit(&depot->depth_max[size_class], memory_order_relaxed);
+	unsigned first = hk_class_infos[size_class].capacity;
+	unsigned capacity = hk_magazine_capacity(depot, top);
 
-	if (hk_stack_push(stacks_of(depot), &depot->filled[size_class], index_of(depot, top),
-			  (uint32_t)rounds, most))
+	/* the depth is one in magazines as they are at first */
+	if (HK_UNLIKELY(capacity > first))
+		most = most * first / capacity + (most && most * first < capacity);
+	if (hk_stack_push(stacks_of(depot), &depot->filled[size_class],
+			  hk_magazine_index(depot, top), (uint32_t)rounds, most))
 		return true;
 	atomic_fetch_add_explicit(&depot->turned_away[size_class], 1, memory_order_relaxed);
 	return false;
@@ -186,7 +213,7 @@ static uint32_t drain_to(struct hk_depot *depot, unsigned size_class, uint32_t d
 		top = hk_depot_get(depot, size_class);
 		if (!top)
 			break;
-		refused = hk_magazine_drain(depot, size_class, top, bad);
+		refused = hk_magazine_drain(depot, top, bad);
 		hk_magazine_put(depot, top);
 		hk_report_bad(reporter, bad, refused);
 	}
@@ -218,10 +245,9 @@ void hk_depot_shrink(struct hk_depot *depot)
 	}
 }
 
-size_t hk_magazine_drain(struct hk_depot *depot, unsigned size_class, void **top,
-			 struct hk_bad *bad)
+size_t hk_magazine_drain(struct hk_depot *depot, void **top, struct hk_bad *bad)
 {
-	size_t rounds = hk_magazine_rounds(top, hk_class_infos[size_class].capacity);
+	size_t rounds = hk_magazine_rounds(depot, top);
 
 	return hk_slab_return(depot->slabs, top + 1 - rounds, rounds, bad);
 }
@@ -250,6 +276,8 @@ static void init_depths(struct hk_depot *depot)
 		atomic_store_explicit(&depot->depth_max[size_class],
 				      depth_of(size_class, HK_DEPOT_BYTES), memory_order_relaxed);
 		atomic_store_explicit(&depot->turned_away[size_class], 0, memory_order_relaxed);
+		atomic_store_explicit(&depot->capacity[size_class],
+				      hk_class_infos[size_class].capacity, memory_order_relaxed);
 	}
 	atomic_store_explicit(&depot->raised, false, memory_order_relaxed);
 	atomic_store_explicit(&depot->way, 0, memory_order_relaxed);
@@ -302,16 +330,17 @@ static size_t check_stack(struct hk_depot *depot, struct hk_stack *stack, unsign
 
 	for (; next; size.depth--) {
 		struct hk_link *link = &stacks.links[next - 1];
-		void **bottom = hk_magazine_bottom(size_class, magazine_at(depot, next - 1));
+		void **bottom;
 		uint32_t slot;
 
-		if (next > depot->count || *magazines >= depot->count)
+		if (next > depot->count || *magazines >= depot->count ||
+		    link->capacity > HK_MAGAZINE_ROUNDS)
 			return broken + 1;
+		bottom = hk_magazine_bottom(depot, magazine_at(depot, next - 1));
 		(*magazines)++;
 		broken += atomic_load_explicit(&link->depth, memory_order_relaxed) != size.depth;
 		broken += atomic_load_explicit(&link->blocks, memory_order_relaxed) != size.blocks;
-		broken += (link->rounds != 0) != (size_class != 0) ||
-			  link->rounds > hk_class_infos[size_class].capacity;
+		broken += (link->rounds != 0) != (size_class != 0) || link->rounds > link->capacity;
 		for (slot = 1; slot <= link->rounds && slot <= HK_MAGAZINE_ROUNDS; slot++)
 			broken += !bottom[slot];
 		size.blocks -= link->rounds;

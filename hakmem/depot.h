@@ -32,6 +32,14 @@
 #define HK_DEPOT_DEPTH_MAX 1024u
 #define HK_DEPOT_PART 64u
 
+/*
+ * A magazine may hold this part of the blocks in use of its class, as far as that is more than the
+ * class has at first, and at most so many bytes.
+ */
+#define HK_MAGAZINE_PART 64u
+#define HK_MAGAZINE_PART_MEDIUM 16u /* of classes that have none at first */
+#define HK_MAGAZINE_BYTES_MAX ((size_t)512 << 10)
+
 /* Magazines drained at once by hk_depot_shrink(). */
 #define HK_DEPOT_STEP 64u
 
@@ -54,6 +62,7 @@ struct hk_depot {
 	uint64_t puts[HK_CLASSES];
 	_Atomic uint32_t depth_max[HK_CLASSES];	  /* magazines that a class may have */
 	_Atomic uint32_t turned_away[HK_CLASSES]; /* since the last refill from slabs */
+	_Atomic uint8_t capacity[HK_CLASSES];	  /* of magazines handed out from now on */
 	_Atomic bool raised;			  /* some class may have more than at first */
 	_Atomic uint32_t way;			  /* the class that makes way next */
 	struct hk_stack empty;
@@ -66,17 +75,46 @@ static inline void **hk_magazine(void **slot)
 	return (void **)((uintptr_t)slot & ~(uintptr_t)(HK_MAGAZINE_BYTES - 1));
 }
 
-/* The slot of a magazine where, for a class, its NULL lies. */
-static inline void **hk_magazine_bottom(unsigned size_class, void **slot)
+/* The index of the magazine that a slot belongs to. */
+static inline uint32_t hk_magazine_index(const struct hk_depot *depot, void **slot)
 {
-	return hk_magazine(slot) + HK_MAGAZINE_ROUNDS - hk_class_infos[size_class].capacity;
+	return (uint32_t)((size_t)((unsigned char *)slot - depot->magazines.base) /
+			  HK_MAGAZINE_BYTES);
 }
 
-/* Rounds between the NULL at the bottom of a magazine of @capacity and @top. */
-static inline size_t hk_magazine_rounds(void **top, unsigned capacity)
+/* Rounds that the magazine of a slot may have. */
+static inline unsigned hk_magazine_capacity(const struct hk_depot *depot, void **slot)
 {
-	return (size_t)(top - hk_magazine(top)) - (HK_MAGAZINE_ROUNDS - capacity);
+	struct hk_link *links = (struct hk_link *)(void *)depot->links.base;
+
+	return atomic_load_explicit(&links[hk_magazine_index(depot, slot)].capacity,
+				    memory_order_relaxed);
 }
+
+/* The slot of a magazine where its NULL lies. */
+static inline void **hk_magazine_bottom(const struct hk_depot *depot, void **slot)
+{
+	return hk_magazine(slot) + HK_MAGAZINE_ROUNDS - hk_magazine_capacity(depot, slot);
+}
+
+/* Rounds between the NULL at the bottom of a magazine and @top, one of its slots. */
+static inline size_t hk_magazine_rounds(const struct hk_depot *depot, void **top)
+{
+	void **bottom = hk_magazine_bottom(depot, top);
+
+	/* of a magazine that is another's by now, for who looks on, it may be any slot */
+	return top > bottom ? (size_t)(top - bottom) : 0;
+}
+
+/* Rounds of the magazines of a class that are handed out now. */
+static inline unsigned hk_depot_capacity(const struct hk_depot *depot, unsigned size_class)
+{
+	return atomic_load_explicit(&((struct hk_depot *)depot)->capacity[size_class],
+				    memory_order_relaxed);
+}
+
+/* Makes that follow how many blocks of the class are in use. */
+void hk_depot_fit(struct hk_depot *depot, unsigned size_class);
 
 /* Commits magazines ahead, as far as memory allows. Locks: depot. */
 void hk_depot_grow(struct hk_depot *depot);
@@ -101,6 +139,9 @@ static inline void hk_depot_reserve(struct hk_depot *depot)
  */
 void **hk_magazine_get(struct hk_depot *depot, unsigned size_class);
 
+/* Makes an empty magazine, by any slot, hold as much as the class's do now: its bottom slot. */
+void **hk_magazine_empty(struct hk_depot *depot, unsigned size_class, void **slot);
+
 /* Gives an empty magazine back; any slot of it. */
 void hk_magazine_put(struct hk_depot *depot, void **slot);
 
@@ -117,8 +158,7 @@ void hk_depot_missed(struct hk_depot *depot, unsigned size_class);
 void hk_depot_shrink(struct hk_depot *depot);
 
 /* Returns the blocks of a magazine to their slabs: how many were refused, see @bad. */
-size_t hk_magazine_drain(struct hk_depot *depot, unsigned size_class, void **top,
-			 struct hk_bad *bad);
+size_t hk_magazine_drain(struct hk_depot *depot, void **top, struct hk_bad *bad);
 
 /* Returns all blocks in the depot to their slabs. */
 void hk_depot_drain(struct hk_depot *depot);

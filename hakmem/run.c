@@ -9,6 +9,9 @@
 /* Slabs behind a run that are kept with it, so that the next one needs no search. */
 #define KEPT_BEHIND 512u
 
+/* Runs up to this part of the range are kept. */
+#define KEPT_PART 32u
+
 /* Of the slabs in use one in so many may stay kept while others are used for the first time. */
 #define KEPT_SHARE 8u
 
@@ -155,15 +158,20 @@ static uint32_t find_run(struct hk_superslabs *space, uint32_t count, size_t ali
 }
 
 /*
- * Whether a run is reason to give up what is kept: it would reach beyond all that was used so far,
- * while much is kept. (Not whether it takes a commit: an arena that was reset has more committed
- * than one that is new, and should do the same.) A little stays kept, since else short runs nibble
- * at it, and the next large block goes beyond all the same.
+ * Whether a run is reason to give up what is kept: it would reach into a superslab where nothing
+ * was used so far, or beyond all that was used while much is kept. A little stays kept, since else
+ * short runs nibble at it, and the next large block goes beyond all the same.
+ *
+ * Not whether it takes a commit, or a superslab more: an arena that was reset has more of these than
+ * one that is new, and should do the same.
  */
 static bool is_reason(const struct hk_superslabs *space, uint32_t found, uint32_t count)
 {
-	return (found == HK_MAP_NONE || found + count > space->high) &&
-	       space->kept.slabs > space->used / KEPT_SHARE;
+	uint32_t high = space->high;
+
+	if (found == HK_MAP_NONE || found + count > (high + 31) / 32 * 32)
+		return true;
+	return found + count > high && space->kept.slabs > space->used / KEPT_SHARE;
 }
 
 /*
@@ -212,10 +220,14 @@ bool hk_space_drop_kept(struct hk_superslabs *space)
 	return any;
 }
 
-/* Whether runs of @count slabs are kept; where commits are charged none is: see find_ready(). */
+/*
+ * Whether runs of @count slabs are kept. None is where commits are charged, see find_ready(), and
+ * none that is a large part of the range, where it matters more that blocks lie close together.
+ */
 static bool is_for_keeping(const struct hk_superslabs *space, uint32_t count)
 {
-	return count > SMALL_RUN && !hk_space_is_charged(space);
+	return count > SMALL_RUN && count <= space->slabs_max / KEPT_PART &&
+	       !hk_space_is_charged(space);
 }
 
 static void keep(struct hk_superslabs *space, uint32_t first, uint32_t count)
@@ -274,8 +286,8 @@ static int take(struct hk_superslabs *space, uint32_t count, uint32_t backed, si
 		error = HK_ERROR_LIMIT;
 		if (!is_beyond_limit(space, backed))
 			error = add_room(space, count, align);
-		if (!error || hk_space_drop_kept(space))
-			found = find_run(space, count, align);
+		if (!error)
+			found = find(space, &space->free, count, align);
 		if (found == HK_MAP_NONE)
 			goto out_unlock;
 	}

@@ -10,9 +10,9 @@
  */
 #include <hakmem/size_class.h>
 
-#define MAGAZINE_SMALL 2048				/* up to this block size ... */
-#define MAGAZINE_SMALL_BYTES (HK_MAGAZINE_SLOTS * 1024) /* ... a magazine holds this much, ... */
-#define MAGAZINE_BYTES (HK_MAGAZINE_SLOTS * 256)	/* ... beyond, this much */
+#define MAGAZINE_SMALL 2048			       /* up to this block size ... */
+#define MAGAZINE_SMALL_BYTES (HK_MAGAZINE_SLOTS * 512) /* ... a magazine holds this much, ... */
+#define MAGAZINE_BYTES (HK_MAGAZINE_SLOTS * 128)       /* ... beyond, this much */
 #define MAGAZINE_MAX_BLOCK 32768
 
 #define TAIL(size, slabs) ((slabs)*65536 % (size))

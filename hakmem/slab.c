@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Runs of equal blocks and their bitmaps; see slab.h. */
 #include <hakmem/slab.h>
+#include <string.h>
 
 static void class_lock(struct hk_slabs *slabs, unsigned size_class)
 {
@@ -10,6 +11,14 @@ static void class_lock(struct hk_slabs *slabs, unsigned size_class)
 static void class_unlock(struct hk_slabs *slabs, unsigned size_class)
 {
 	hk_lock_release(&slabs->classes[size_class].lock, &slabs->space->memory->platform);
+}
+
+/* More blocks, or fewer, are not in slabs. Class lock held: no locked instruction. */
+static void count_out(struct hk_slab_class *class, size_t more)
+{
+	size_t out = atomic_load_explicit(&class->blocks_out, memory_order_relaxed);
+
+	atomic_store_explicit(&class->blocks_out, out + more, memory_order_relaxed);
 }
 
 static void list_remove(struct hk_slabs *slabs, struct hk_slab_class *class, struct hk_slab *run)
@@ -81,16 +90,17 @@ static void word_store(struct hk_slabs *slabs, uint32_t number, const struct hk_
 		run->summary[word / 32] &= ~bit;
 }
 
-/* Hands out blocks of one bitmap word, lowest first: how many. */
+/* Hands out blocks of one bitmap word, lowest first, downwards from @end: how many. */
 static size_t take_word(struct hk_slabs *slabs, uint32_t number, const struct hk_class_info *info,
-			uint32_t word, void **blocks, size_t want)
+			uint32_t word, void **end, size_t want)
 {
 	unsigned char *base = hk_slab_address(slabs->space, number) + word * 32 * info->size;
 	uint32_t bits = *hk_run_word(slabs, number, info, word);
 	size_t taken = 0;
 
 	while (bits && taken < want) {
-		blocks[taken++] = base + (size_t)__builtin_ctz(bits) * info->size;
+		*--end = base + (size_t)__builtin_ctz(bits) * info->size;
+		taken++;
 		bits &= bits - 1;
 	}
 	word_store(slabs, number, info, word, bits);
@@ -99,7 +109,7 @@ static size_t take_word(struct hk_slabs *slabs, uint32_t number, const struct hk
 
 /* Hands out blocks that never were: what of their group is left goes into the bitmap. */
 static size_t take_fresh(struct hk_slabs *slabs, uint32_t number, const struct hk_class_info *info,
-			 void **blocks, size_t want)
+			 void **end, size_t want)
 {
 	struct hk_slab *run = hk_slab(slabs->space, number);
 	unsigned char *block = hk_slab_address(slabs->space, number) + run->fresh * info->size;
@@ -109,7 +119,7 @@ static size_t take_fresh(struct hk_slabs *slabs, uint32_t number, const struct h
 
 	run->fresh = (uint16_t)(run->fresh + group);
 	for (taken = 0; taken < group && taken < want; taken++, block += info->size)
-		blocks[taken] = block;
+		*--end = block;
 	/* what was handed out of this word before is out still: see take_from_run() */
 	word_store(slabs, number, info, word,
 		   taken < group ? hk_mask(bit + taken, group - taken) : 0);
@@ -117,7 +127,7 @@ static size_t take_fresh(struct hk_slabs *slabs, uint32_t number, const struct h
 }
 
 static size_t take_from_run(struct hk_slabs *slabs, uint32_t number,
-			    const struct hk_class_info *info, void **blocks, size_t want)
+			    const struct hk_class_info *info, void **end, size_t want)
 {
 	struct hk_slab *run = hk_slab(slabs->space, number);
 	uint32_t index, word;
@@ -128,12 +138,12 @@ static size_t take_from_run(struct hk_slabs *slabs, uint32_t number,
 			word = index;
 			if (hk_run_has_bitmap(info))
 				word = index * 32 + (uint32_t)__builtin_ctz(run->summary[index]);
-			taken += take_word(slabs, number, info, word, blocks + taken, want - taken);
+			taken += take_word(slabs, number, info, word, end - taken, want - taken);
 		}
 	}
 	/* a group is split only when little else was found */
 	while (taken < want && taken <= want / 2 && run->fresh < run->usable)
-		taken += take_fresh(slabs, number, info, blocks + taken, want - taken);
+		taken += take_fresh(slabs, number, info, end - taken, want - taken);
 	run->free = (uint16_t)(run->free - taken);
 	return taken;
 }
@@ -161,7 +171,7 @@ static bool forget_zero(struct hk_slabs *slabs, uint32_t number, const struct hk
 
 /* A batch as it comes together: class lock held. */
 struct batch {
-	void **blocks;
+	void **end; /* of where blocks go, filled downwards */
 	size_t want;
 	size_t taken;
 	bool zeroed; /* all blocks so far */
@@ -172,13 +182,13 @@ static void take_run(struct hk_slabs *slabs, unsigned size_class, uint32_t numbe
 {
 	const struct hk_class_info *info = &hk_class_infos[size_class];
 	struct hk_slab_class *class = &slabs->classes[size_class];
-	void **blocks = batch->blocks + batch->taken;
-	size_t got = take_from_run(slabs, number, info, blocks, batch->want - batch->taken);
+	void **end = batch->end - batch->taken;
+	size_t got = take_from_run(slabs, number, info, end, batch->want - batch->taken);
 
-	batch->zeroed &= forget_zero(slabs, number, info, blocks, got);
+	batch->zeroed &= forget_zero(slabs, number, info, end - got, got);
 	batch->taken += got;
 	class->blocks_free -= got;
-	class->blocks_out += got;
+	count_out(class, got);
 	list_update(slabs, class, hk_slab(slabs->space, number), number);
 }
 
@@ -311,7 +321,7 @@ static uint32_t growing_pop(struct hk_slabs *slabs, unsigned size_class)
 size_t hk_slab_take(struct hk_slabs *slabs, unsigned size_class, void **blocks, size_t want,
 		    bool *zeroed)
 {
-	struct batch batch = { blocks, want, 0, true };
+	struct batch batch = { blocks + want, want, 0, true };
 	uint32_t number, growing = 0;
 
 	class_lock(slabs, size_class);
@@ -323,6 +333,8 @@ size_t hk_slab_take(struct hk_slabs *slabs, unsigned size_class, void **blocks, 
 		take_grown(slabs, size_class, growing - 1, &batch);
 	if (!batch.taken && new_run(slabs, size_class, &number))
 		take_new(slabs, size_class, number, &batch);
+	if (HK_UNLIKELY(batch.taken < want))
+		memmove(blocks, batch.end - batch.taken, batch.taken * sizeof(*blocks));
 	if (zeroed)
 		*zeroed = batch.zeroed;
 	return batch.taken;
@@ -479,7 +491,7 @@ static size_t return_class(struct hk_slabs *slabs, unsigned size_class, void *co
 		else
 			leave_out(slabs, refused, blocks[index], fault, size_class);
 	}
-	class->blocks_out -= returned;
+	count_out(class, 0 - returned);
 	class->blocks_free += returned;
 	class->returns += index != 0;
 	class_unlock(slabs, size_class);

@@ -30,7 +30,7 @@ struct hk_slab_class {
 	struct hk_lock lock;
 	uint32_t list[HK_SLAB_LISTS]; /* slab number plus one */
 	uint32_t growing;	      /* " */
-	size_t blocks_out;	      /* not in slabs */
+	_Atomic size_t blocks_out;    /* not in slabs; changed with the lock held */
 	size_t blocks_free;	      /* in slabs */
 	size_t slabs;
 	uint64_t batches;
@@ -46,8 +46,9 @@ struct hk_slabs {
 };
 
 /*
- * Takes up to @want blocks (1 to HK_BATCH_MAX) of a class into @blocks, ascending within a run.
- * Returns how many, 0 when there is no memory. @zeroed, unless NULL, tells whether all of them
+ * Takes up to @want blocks (1 to HK_BATCH_MAX) of a class into @blocks, the first one last, so that
+ * who takes them from the end has them ascending within a run. Uses all @want slots. Returns how
+ * many, 0 when there is no memory. @zeroed, unless NULL, tells whether all of them
  * are known to be zero. Locks: class, space.
  */
 size_t hk_slab_take(struct hk_slabs *slabs, unsigned size_class, void **blocks, size_t want,

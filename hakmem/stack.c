@@ -18,7 +18,7 @@ bool hk_stack_push(struct hk_stacks stacks, struct hk_stack *stack, uint32_t ind
 	/* pairs with the release below, for the link of the magazine on top */
 	uint64_t old = atomic_load_explicit(&stack->head, memory_order_acquire);
 
-	link->rounds = rounds;
+	link->rounds = (uint16_t)rounds;
 	for (;;) {
 		struct hk_stack_size size = hk_stack_size_at(stacks, old);
 

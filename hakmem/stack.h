@@ -37,7 +37,8 @@ struct hk_link {
 	_Atomic uint32_t next;	 /* index plus one */
 	_Atomic uint32_t depth;	 /* magazines from here down, this one included */
 	_Atomic uint32_t blocks; /* in these */
-	uint32_t rounds;	 /* blocks in this one; its owner's, but while it lies in a stack */
+	uint16_t rounds;	 /* blocks in this one; its owner's, but while it lies in a stack */
+	_Atomic uint16_t capacity; /* blocks that it may have; changed by who takes it empty */
 };
 
 /* What all stacks of a depot share. */

@@ -10,7 +10,7 @@ bool hk_stack_push(struct hk_stacks stacks, struct hk_stack *stack, uint32_t ind
 	struct hk_link *link = &stacks.links[index];
 	struct hk_stack_size size;
 
-	link->rounds = rounds;
+	link->rounds = (uint16_t)rounds;
 	hk_lock_acquire(&stack->lock, stacks.platform);
 	size = hk_stack_size_at(stacks, stack->head);
 	if (size.depth < depth_max) {

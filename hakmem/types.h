@@ -158,7 +158,7 @@ struct hk_arena_config {
  * library built the same way.
  */
 #ifndef HK_MAGAZINE_SLOTS
-#define HK_MAGAZINE_SLOTS 32u
+#define HK_MAGAZINE_SLOTS 64u
 #endif
 
 /**

@@ -434,18 +434,20 @@ Test(arena, same_calls_give_the_same_offsets)
 	hk_arena_destroy(arenas[1]);
 }
 
-Test(arena, after_a_reset_the_first_calls_give_the_first_offsets)
+/* Once the caches know how the classes are used, which a reset does not make them forget. */
+Test(arena, after_a_reset_the_same_calls_give_the_same_offsets)
 {
 	static ptrdiff_t offsets[2][3000];
 	struct hk_arena *arena = test_arena(NULL, 0);
 	struct hk_cache *cache;
+	int i;
 
 	cr_assert_eq(hk_cache_create(arena, &cache), 0);
-	pass(arena, cache, 1, offsets[0], COUNT(offsets[0]));
-	hk_arena_reset(arena);
-	pass(arena, cache, 1, offsets[1], COUNT(offsets[1]));
+	for (i = 0; i < 40; i++) {
+		pass(arena, cache, 1, offsets[i % 2], COUNT(offsets[0]));
+		hk_arena_reset(arena);
+	}
 	cr_assert_arr_eq(offsets[0], offsets[1], sizeof(offsets[0]));
-	hk_arena_reset(arena);
 	hk_arena_destroy(arena);
 }
 

@@ -319,7 +319,7 @@ Test(check, depot)
 	top = (uint32_t)arena->depot.filled[SMALL].head;
 	cr_assert_neq(top, 0);
 	magazine = (void **)(void *)(arena->depot.magazines.base + (top - 1) * HK_MAGAZINE_BYTES);
-	DAMAGE(DEPOT, magazine[31], 0);
+	DAMAGE(DEPOT, magazine[HK_MAGAZINE_ROUNDS], 0);
 	DAMAGE(DEPOT, magazine[1], 0);
 	DAMAGE(DEPOT, links[top - 1].depth, 1);
 	DAMAGE(DEPOT, links[top - 1].next, 0);

@@ -19,7 +19,7 @@ Test(depot, an_empty_magazine_has_its_capacity)
 		must(!*bottom, "class %u: not empty", i);
 		must((uintptr_t)hk_magazine(bottom) % HK_MAGAZINE_BYTES == 0, "class %u", i);
 		for (n = 0; n <= capacity_of(i); n++, slot++) {
-			must(hk_magazine_rounds(slot, capacity_of(i)) == n, "class %u", i);
+			must(hk_magazine_rounds(depot, slot) == n, "class %u", i);
 			must(((uintptr_t)(slot + 1) % HK_MAGAZINE_BYTES == 0) ==
 				     (n == capacity_of(i)),
 			     "class %u: full at %u", i, n);
@@ -80,7 +80,7 @@ Test(depot, magazines_need_not_be_full)
 		while (--n) {
 			void **slot = get(size_class);
 
-			cr_assert_eq(hk_magazine_rounds(slot, capacity_of(size_class)), n);
+			cr_assert_eq(hk_magazine_rounds(depot, slot), n);
 			cr_assert(holds_some(slot, n, 1000 * n));
 			blocks -= n;
 			cr_assert_eq(hk_depot_blocks(depot, size_class), blocks);
@@ -390,7 +390,7 @@ static void *exchange(void *number)
 			if (!slot)
 				continue;
 			own(slot);
-			n = (unsigned)hk_magazine_rounds(slot, HK_MAGAZINE_ROUNDS);
+			n = (unsigned)hk_magazine_rounds(depot, slot);
 			if (size_class < 4)
 				stress.torn +=
 					!n || !holds_some(slot, n, (uintptr_t)slot[1 - (int)n]);

@@ -133,11 +133,11 @@ static void make_way(unsigned flags)
 	cr_assert_eq(have, first);
 	take_run(16);
 	cr_assert_eq(depth(size_class), first, "what it may have stays");
-	for (step = 0; step < 2; step++) {
+	for (step = 0; step < 3; step++) {
 		hk_depot_missed(depot, size_class);
 		have += fill(size_class);
 	}
-	cr_assert_eq(have, 4 * first);
+	cr_assert_eq(have, 8 * first);
 
 	/* something is ready: nothing happens */
 	have = depth(size_class);

@@ -25,15 +25,21 @@ Test(front, a_new_one_holds_nothing)
 
 Test(front, a_batch_is_handed_out_in_order_of_address)
 {
-	size_t i;
+	size_t i, n, batch;
 
 	open_fronts(NULL);
 	alloc_blocks(front, 4, 64);
-	/* one at a time, then 4, 8, 16 and 32: one to the caller, the others to the magazine */
+	/* one at a time, then 4, 8, 16 and 32: the last to the caller, the others to the magazine */
 	cr_assert_eq(class_of(4)->batches, COLD_USES + 4);
 	cr_assert_eq(hk_front_blocks(front, 4), 0, "the last of them is out");
-	for (i = 0; i < 64; i++)
+	for (i = 0; i < COLD_USES; i++)
 		cr_assert_eq(blocks[i], arena->space.base + i * 64, "block %zu", i);
+	for (batch = 4; i < 64; i += batch, batch *= 2) {
+		cr_assert_eq(blocks[i], arena->space.base + (i + batch - 1) * 64, "block %zu", i);
+		for (n = 1; n < batch; n++)
+			cr_assert_eq(blocks[i + n], arena->space.base + (i + n - 1) * 64,
+				     "block %zu", i + n);
+	}
 	push_blocks(front, 4, 64);
 	close_fronts();
 }

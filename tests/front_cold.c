@@ -69,14 +69,14 @@ Test(front, a_cold_class_takes_no_magazine)
 		hk_front_flush(other, false);
 		cr_assert_eq(class_of(i)->blocks_out, 0, "class %u", i);
 	}
-	/* after a reset it is not */
+	/* and so it stays: what is done each frame, and ended by a reset, is not cold each time */
 	hk_arena_reset(arena);
-	warm(front, FIRST_COLD);
-	cr_assert_eq(held_by(front), 0);
+	alloc_blocks(front, FIRST_COLD, 1);
+	cr_assert_eq(held_by(front), 1);
 	/* smaller blocks have a magazine from the first use on */
 	for (i = 1; i < FIRST_COLD; i++) {
 		alloc_blocks(front, i, 1);
-		must(held_by(front) == i, "class %u", i);
+		must(held_by(front) == i + 1, "class %u", i);
 		must(class_of(i)->blocks_out == BATCH_FIRST, "class %u", i);
 	}
 	hk_arena_reset(arena);

@@ -7,7 +7,8 @@
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define MIB ((size_t)1 << 20)
-#define LONG 9u /* the shortest run that is kept */
+#define LONG 9u	    /* the shortest run that is kept */
+#define RANGE 1600u /* up to a 32nd of that */
 
 static struct hk_kept kept;
 
@@ -83,7 +84,7 @@ Test(kept, a_long_run_that_was_given_back_is_the_next_one)
 	uint32_t first, wall;
 	size_t calls;
 
-	open_space(NULL, 400);
+	open_space(NULL, RANGE);
 	first = taken(LONG);
 	wall = taken(10 * LONG);
 	cr_assert_eq(wall, first + LONG);
@@ -102,7 +103,7 @@ Test(kept, a_short_run_is_not_kept)
 {
 	uint32_t first;
 
-	open_space(NULL, 400);
+	open_space(NULL, RANGE);
 	first = taken(LONG - 1);
 	give(first, LONG - 1);
 	cr_assert_eq(space->kept.slabs, 0);
@@ -114,7 +115,7 @@ Test(kept, is_merged_with_what_is_free_before_a_longer_run_goes_elsewhere)
 {
 	uint32_t all;
 
-	open_space(NULL, 400);
+	open_space(NULL, RANGE);
 	all = taken(60);
 	taken(1);
 	give(all + 8, 4);
@@ -134,7 +135,7 @@ Test(kept, what_is_free_behind_a_run_is_kept_with_it)
 {
 	uint32_t all;
 
-	open_space(NULL, 400);
+	open_space(NULL, RANGE);
 	all = taken(100);
 	taken(1);
 	give(all, 50);
@@ -146,21 +147,38 @@ Test(kept, what_is_free_behind_a_run_is_kept_with_it)
 	close_space();
 }
 
-/* Little stays, much makes way. */
-Test(kept, makes_way_before_slabs_are_used_for_the_first_time)
+/* An eighth of what is used, and less, stays while there is room in superslabs in use. */
+Test(kept, makes_way_before_a_superslab_is_used_for_the_first_time)
 {
-	uint32_t all, i;
+	uint32_t i, round;
 
-	open_space(NULL, 1000);
-	all = taken(128);
-	give(all + 32, LONG);
-	while (space->used - space->kept.slabs < 8 * LONG + 60)
-		cr_assert_neq(taken(1), all + 32, "an eighth of what is used, and less, stays");
-	cr_assert_eq(space->kept.slabs, LONG);
-	give(all + 64, 60);
-	/* all of those but the 32 of a superslab that is free as a whole */
-	for (i = 0; i < LONG + 60 - 32; i++)
-		cr_assert_lt(taken(1), all + 128);
+	open_space(NULL, RANGE);
+	/* again after a reset, with memory committed beyond, which makes no difference */
+	for (round = 0; round < 2; round++) {
+		cr_assert_eq(taken(100), 0);
+		give(40, 12);
+		for (i = 100; i < 128; i++)
+			cr_assert_eq(taken(1), i);
+		cr_assert_eq(space->kept.slabs, 12);
+		for (i = 40; i < 52; i++)
+			cr_assert_eq(taken(1), i);
+		cr_assert_eq(taken(1), 128);
+		taken(RANGE / 2);
+		hk_superslabs_reset(space);
+	}
+	close_space();
+}
+
+Test(kept, makes_way_before_slabs_are_used_for_the_first_time_when_it_is_much)
+{
+	uint32_t i;
+
+	open_space(NULL, RANGE);
+	cr_assert_eq(taken(100), 0);
+	give(40, 13);
+	for (i = 40; i < 53; i++)
+		cr_assert_eq(taken(1), i);
+	cr_assert_eq(taken(1), 100);
 	close_space();
 }
 
@@ -168,8 +186,8 @@ Test(kept, makes_way_where_nothing_else_is_left)
 {
 	uint32_t first, i;
 
-	open_space(NULL, 400);
-	cr_assert_eq(taken(400), 0);
+	open_space(NULL, RANGE);
+	cr_assert_eq(taken(RANGE), 0);
 	give(100, LONG);
 	cr_assert_eq(space->kept.slabs, LONG);
 	for (i = 0; i < LONG; i++)
@@ -180,7 +198,7 @@ Test(kept, makes_way_where_nothing_else_is_left)
 
 Test(kept, makes_way_for_a_run_that_grows)
 {
-	open_space(NULL, 400);
+	open_space(NULL, RANGE);
 	cr_assert_eq(taken(40), 0);
 	cr_assert_eq(taken(20), 40);
 	cr_assert_eq(taken(1), 60);
@@ -194,7 +212,7 @@ Test(kept, is_trimmed)
 {
 	struct hk_deadline never = { 0 };
 
-	open_space(NULL, 400);
+	open_space(NULL, RANGE);
 	give(taken(40), 40);
 	cr_assert_eq(space->kept.slabs, 40);
 	hk_superslabs_trim(space, 0, never);
@@ -207,7 +225,7 @@ Test(kept, the_many_are_given_up)
 {
 	uint32_t i;
 
-	open_space(NULL, 1500);
+	open_space(NULL, RANGE);
 	cr_assert_eq(taken(1400), 0);
 	for (i = 0; i <= HK_KEPT_MAX; i++)
 		give(20 * i, 10);
@@ -218,9 +236,25 @@ Test(kept, the_many_are_given_up)
 	close_space();
 }
 
+Test(kept, a_large_part_of_the_range_is_not_kept)
+{
+	open_space(NULL, RANGE);
+	give(taken(RANGE / 32), RANGE / 32);
+	cr_assert_eq(space->kept.slabs, RANGE / 32);
+	close_space();
+	open_space(NULL, RANGE);
+	give(taken(RANGE / 32 + 1), RANGE / 32 + 1);
+	cr_assert_eq(space->kept.slabs, 0);
+	close_space();
+	open_space(NULL, 32 * LONG - 1);
+	give(taken(LONG), LONG);
+	cr_assert_eq(space->kept.slabs, 0);
+	close_space();
+}
+
 Test(kept, nothing_is_kept_where_commits_are_charged)
 {
-	open_space(&(struct fault_options){ .flags = HK_PLATFORM_CHARGED }, 400);
+	open_space(&(struct fault_options){ .flags = HK_PLATFORM_CHARGED }, RANGE);
 	give(taken(40), 40);
 	cr_assert_eq(space->kept.slabs, 0);
 	close_space();
@@ -242,12 +276,13 @@ Test(kept, serves_small_blocks_at_the_limit)
 	cr_assert_eq(hk_arena_create(&arena, &config), 0);
 	cr_assert_eq(hk_cache_create(arena, &cache), 0);
 	large = hk_alloc(cache, MIB);
-	for (count = 0; count < 200; count++)
+	/* so many that the limit is reached in the last superslab in use */
+	for (count = 0; count < 276; count++)
 		cr_assert_not_null(blocks[count] = hk_alloc(cache, HK_SLAB_SIZE));
 	hk_free(cache, large);
 	cr_assert_eq(arena->space.kept.slabs, MIB / HK_SLAB_SIZE);
 	hk_arena_stats(arena, &stats);
-	cr_assert_eq(stats.live_bytes, 200 * HK_SLAB_SIZE);
+	cr_assert_eq(stats.live_bytes, count * HK_SLAB_SIZE);
 	cr_assert_eq(stats.live_bytes + stats.free_bytes + stats.metadata_bytes,
 		     stats.committed_bytes, "what is kept is free");
 	while (hk_arena_used(arena) + HK_SLAB_SIZE <= config.limit) {
@@ -270,7 +305,7 @@ Test(kept, the_check_sees_what_is_wrong)
 {
 	struct hk_kept good;
 
-	open_space(NULL, 400);
+	open_space(NULL, RANGE);
 	cr_assert_eq(taken(100), 0);
 	give(20, 20);
 	good = space->kept;

@@ -229,7 +229,7 @@ Test(slab, a_fresh_run_leaves_in_aligned_groups)
 
 		for (batch = 0; batch * 32u < info->blocks; batch++) {
 			size_t left = info->blocks - batch * 32u;
-			size_t count = take_blocks(i, blocks, HK_BATCH_MAX);
+			size_t count = take_blocks(i, blocks, 32);
 
 			if (!batch)
 				run = (uint32_t)hk_slab_number(space, blocks[0]);

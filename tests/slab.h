@@ -28,11 +28,20 @@ TEST_HELPER void close_slabs(void)
 	close_space();
 }
 
+/* In the order in which they are taken. */
 TEST_HELPER size_t take_blocks(unsigned size_class, void **blocks, size_t want)
 {
 	size_t count = hk_slab_take(slabs, size_class, blocks, want, NULL);
 
+	size_t i;
+
 	must(count && count <= want, "class %u: %zu of %zu", size_class, count, want);
+	for (i = 0; i < count / 2; i++) {
+		void *last = blocks[count - 1 - i];
+
+		blocks[count - 1 - i] = blocks[i];
+		blocks[i] = last;
+	}
 	agree();
 	return count;
 }

@@ -110,7 +110,7 @@ static uint32_t plain_place(uint32_t count, size_t align)
 	unsigned what = FOUND;
 	uint32_t slab;
 
-	if (count > SHORT_RUN && align == SLAB) {
+	if (count > SHORT_RUN && count <= space->slabs_max / 32 && align == SLAB) {
 		found = plain_find_kept(count);
 		if (found == HK_MAP_NONE)
 			found = plain_find(count, align, READY | FOUND);
@@ -118,6 +118,10 @@ static uint32_t plain_place(uint32_t count, size_t align)
 		if (found == HK_MAP_NONE || found + count > space->high) {
 			found = plain_find(count, align, READY);
 			what = FREE;
+		} else {
+			/* it is kept now, as one with what was kept before it */
+			while (found && plain.kept[found - 1])
+				found--;
 		}
 		return found != HK_MAP_NONE ? found : plain_find(count, align, what);
 	}
@@ -131,9 +135,10 @@ static uint32_t plain_place(uint32_t count, size_t align)
 		found = plain_find(count, align, READY | FOUND);
 	if (found == HK_MAP_NONE)
 		found = plain_find(count, align, FOUND);
-	if (found != HK_MAP_NONE && (found + count <= space->high || kept <= (used + kept) / 8))
+	/* what is kept stays while superslabs in use have room, and it is little or none is new */
+	if (found != HK_MAP_NONE && found + count <= (space->high + 31) / 32 * 32 &&
+	    (found + count <= space->high || kept <= (used + kept) / 8))
 		return found;
-	/* at the end of the range there is nothing but what is kept */
 	memset(plain.kept, 0, sizeof(plain.kept));
 	if (count <= SHORT_RUN && align == SLAB)
 		found = plain_find_broken(count);

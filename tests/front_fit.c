@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: MIT */
+/* How much a magazine holds: more where more blocks of its class are in use. */
+#include "front.h"
+
+#define MEDIUM 110u /* 96 KiB: no magazine at first */
+#define KIB ((size_t)1 << 10)
+
+static unsigned capacity(unsigned size_class)
+{
+	return hk_depot_capacity(&arena->depot, size_class);
+}
+
+static unsigned first_capacity(unsigned size_class)
+{
+	return hk_class_infos[size_class].capacity;
+}
+
+/* By what is in use when a refill comes to the slabs, up to so many rounds and bytes. */
+static void follows(unsigned size_class, size_t part, unsigned most)
+{
+	size_t live, want;
+
+	open_fronts(NULL);
+	cr_assert_eq(capacity(size_class), first_capacity(size_class));
+	for (live = 1; live <= 70 * part && live < COUNT(blocks) &&
+		       live * hk_class_size(size_class) < 128 * KIB * KIB;
+	     live++) {
+		want = class_of(size_class)->blocks_out / part;
+		want = want < most ? want : most;
+		if (want < first_capacity(size_class))
+			want = first_capacity(size_class);
+		hk_depot_fit(&arena->depot, size_class);
+		must(capacity(size_class) == want, "class %u, %zu blocks: %u, not %zu", size_class,
+		     live, capacity(size_class), want);
+		blocks[live - 1] = hk_front_alloc(front, size_class);
+		memset(blocks[live - 1], (int)((live - 1) & 127), 16);
+	}
+	if (live > most * part)
+		cr_assert_eq(capacity(size_class), most);
+	push_blocks(front, size_class, live - 1);
+	hk_front_flush(front, false);
+	hk_depot_drain(&arena->depot);
+	hk_depot_fit(&arena->depot, size_class);
+	cr_assert_eq(capacity(size_class), first_capacity(size_class), "none is in use");
+	close_fronts();
+}
+
+Test(front, magazines_follow_the_blocks_in_use)
+{
+	follows(4, 64, ROUNDS);
+	follows(72, 64, ROUNDS);
+	follows(80, 64, ROUNDS);
+	follows(104, 64, 16);
+	follows(MEDIUM, 16, 5);
+	follows(120, 16, 1);
+}
+
+/* A refill does so by itself, and an empty magazine at hand holds more from then on. */
+Test(front, an_empty_magazine_follows_too)
+{
+	const unsigned size_class = 80;
+	void **magazine;
+
+	open_fronts(NULL);
+	alloc_blocks(front, size_class, 8);
+	magazine = hk_magazine(front->hot.top[size_class]);
+	cr_assert_eq(hk_magazine_capacity(&arena->depot, magazine), 2);
+	push_blocks(front, size_class, 1);
+	alloc_blocks(front, size_class, 64 * 10);
+	cr_assert_eq(hk_magazine(front->hot.top[size_class]), magazine);
+	cr_assert_geq(hk_magazine_capacity(&arena->depot, magazine), 9);
+	hk_arena_reset(arena);
+	cr_assert_eq(capacity(size_class), first_capacity(size_class));
+	close_fronts();
+}
+
+/* Statistics and checks know each magazine's own size. */
+Test(front, magazines_of_two_sizes)
+{
+	const unsigned size_class = 80;
+	size_t i;
+
+	open_fronts(NULL);
+	alloc_blocks(front, size_class, 64 * 10);
+	for (i = 0; i < 5; i++) {
+		hk_front_push(other, size_class, blocks[i]);
+		agree();
+	}
+	/* the first is one of four cold uses and then full or not */
+	cr_assert_eq(hk_front_blocks(other, size_class), 5 - COLD_USES);
+	for (; i < 64 * 10; i++)
+		hk_front_push(other, size_class, blocks[i]);
+	cr_assert_leq(hk_front_blocks(other, size_class), 2 * 10);
+	cr_assert_gt(hk_front_blocks(other, size_class), 10);
+	agree();
+	cr_assert_eq(class_of(size_class)->blocks_out - hk_front_blocks(front, size_class),
+		     hk_front_blocks(other, size_class) +
+			     hk_depot_blocks(&arena->depot, size_class));
+	close_fronts();
+}
+
+/* The depot's bound is one of bytes, whatever a magazine holds. */
+Test(front, large_magazines_are_fewer_in_the_depot)
+{
+	const unsigned size_class = 80;
+
+	open_fronts(NULL);
+	alloc_blocks(front, size_class, 64 * 20);
+	cr_assert_geq(capacity(size_class), 19);
+	hk_front_flush(front, false);
+	push_blocks(other, size_class, 64 * 20);
+	cr_assert_geq(hk_depot_blocks(&arena->depot, size_class), 1);
+	cr_assert_leq(hk_depot_blocks(&arena->depot, size_class) * 4 * KIB,
+		      HK_DEPOT_BYTES + 20 * 4 * KIB);
+	close_fronts();
+}
+
+/* Of the largest classes what came back is at hand, and nothing else: no run is taken ahead. */
+Test(front, of_medium_blocks_only_those_that_came_back_are_kept_at_hand)
+{
+	uint64_t batches, returns;
+	size_t i;
+
+	open_fronts(NULL);
+	for (i = 0; i < 40; i++) {
+		blocks[i] = hk_front_alloc(front, MEDIUM);
+		memset(blocks[i], (int)i, 16);
+		cr_assert_eq(class_of(MEDIUM)->blocks_out, i + 1);
+	}
+	cr_assert_eq(capacity(MEDIUM), 2);
+	batches = class_of(MEDIUM)->batches;
+	returns = class_of(MEDIUM)->returns;
+	/* two magazines of two */
+	for (i = 40; i-- > 36;)
+		hk_front_push(front, MEDIUM, blocks[i]);
+	cr_assert_eq(hk_front_blocks(front, MEDIUM), 4);
+	cr_assert_eq(class_of(MEDIUM)->returns, returns);
+	for (i = 36; i < 40; i++)
+		cr_assert_eq(hk_front_alloc(front, MEDIUM), blocks[i], "the last first");
+	cr_assert_eq(class_of(MEDIUM)->batches, batches);
+	cr_assert_eq(class_of(MEDIUM)->blocks_out, 40);
+	push_blocks(front, MEDIUM, 40);
+	cr_assert_eq(hk_depot_blocks(&arena->depot, MEDIUM), 0, "the depot keeps none");
+	cr_assert_leq(hk_front_blocks(front, MEDIUM), 4);
+	hk_front_flush(front, true);
+	cr_assert_eq(class_of(MEDIUM)->blocks_out, 0);
+	close_fronts();
+}
+
+/* When there are few again, a magazine at hand still takes what comes back. */
+Test(front, a_class_that_has_no_magazine_any_more)
+{
+	open_fronts(NULL);
+	alloc_blocks(front, MEDIUM, 40);
+	push_blocks(front, MEDIUM, 40);
+	cr_assert_gt(held_by(front), 0);
+	while (hk_front_blocks(front, MEDIUM))
+		hk_front_return(front, (void *[]){ hk_front_alloc(front, MEDIUM) }, 1);
+	hk_depot_fit(&arena->depot, MEDIUM);
+	cr_assert_eq(capacity(MEDIUM), 0);
+	alloc_blocks(front, MEDIUM, 3);
+	push_blocks(front, MEDIUM, 3);
+	agree();
+	cr_assert_geq(hk_front_blocks(front, MEDIUM), 1);
+	close_fronts();
+}
