@@ -44,7 +44,7 @@
 #define HK_DEPOT_STEP 64u
 
 /* Magazines to be committed and not yet carved, for frees to take: at least; twice as many. */
-#define HK_MAGAZINES_AHEAD 16u
+#define HK_MAGAZINES_AHEAD 8u
 
 /* After memory was refused, so many refills pass before magazines are asked for again. */
 #define HK_MAGAZINES_PAUSE 1024u
