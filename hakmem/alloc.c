@@ -9,6 +9,9 @@
 #include <hakmem/arena.h>
 #include <string.h>
 
+/* Blocks up to this size are cleared as they are; what is known of larger ones is looked at. */
+#define ZERO_AT_ONCE 32768u
+
 static struct hk_arena *arena_of(struct hk_cache *cache)
 {
 	return hk_front(cache)->arena;
@@ -122,10 +125,27 @@ void *hk_alloc_slow(struct hk_cache *cache, size_t size)
 	return alloc_hard(arena, front, request_for(size, 16, false), HK_ERROR_MEMORY);
 }
 
+/* A block of a class from the loaded magazine, NULL where that is empty: hk_alloc()'s hit. */
+static inline void *hit(struct hk_cache *cache, unsigned size_class)
+{
+	void **top = cache->top[size_class], *block = *top;
+
+	if (HK_LIKELY(block))
+		HK_STORE_TOP(&cache->top[size_class], top - 1);
+	return block;
+}
+
 void *hk_zalloc(struct hk_cache *cache, size_t size)
 {
 	struct hk_arena *arena = arena_of(cache);
+	void *block;
 
+	/* larger ones may be zero still, and are worth asking */
+	if (HK_LIKELY(size <= ZERO_AT_ONCE)) {
+		block = hit(cache, hk_size_class(size ? size : 1));
+		if (HK_LIKELY(block))
+			return memset(block, 0, size);
+	}
 	if (is_impossible(arena, NULL, size))
 		return NULL;
 	return alloc(arena, hk_front(cache), request_for(size, 16, true));
@@ -152,11 +172,15 @@ static size_t good_align(struct hk_arena *arena, size_t align)
 void *hk_alloc_aligned(struct hk_cache *cache, size_t size, size_t align)
 {
 	struct hk_arena *arena = arena_of(cache);
+	struct request request;
+	void *block;
 
 	align = good_align(arena, align);
 	if (!align || is_impossible(arena, NULL, size))
 		return NULL;
-	return alloc(arena, hk_front(cache), request_for(size, align, false));
+	request = request_for(size, align, false);
+	block = hit(cache, request.size_class);
+	return HK_LIKELY(block) ? block : alloc(arena, hk_front(cache), request);
 }
 
 static void refuse(struct hk_front *front, enum hk_fault fault, void *ptr)
