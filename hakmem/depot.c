@@ -45,10 +45,13 @@ static void count_ahead(struct hk_depot *depot)
 void hk_depot_grow(struct hk_depot *depot)
 {
 	struct hk_memory *memory = depot->slabs->space->memory;
+	uint32_t missed;
 	size_t count;
 
 	depot_lock(depot);
-	count = (size_t)depot->count + 2 * HK_MAGAZINES_AHEAD;
+	missed = atomic_load_explicit(&depot->missed, memory_order_relaxed);
+	atomic_store_explicit(&depot->missed, 0, memory_order_relaxed);
+	count = (size_t)depot->count + 2 * HK_MAGAZINES_AHEAD + missed;
 	if (count > depot->count_max)
 		count = depot->count_max;
 	if (!hk_section_grow(memory, &depot->links, count * sizeof(struct hk_link)))
@@ -90,11 +93,16 @@ void **hk_magazine_empty(struct hk_depot *depot, unsigned size_class, void **slo
 
 void **hk_magazine_get(struct hk_depot *depot, unsigned size_class)
 {
-	uint32_t got = hk_stack_pop(stacks_of(depot), &depot->empty);
+	uint32_t got = hk_stack_pop(stacks_of(depot), &depot->empty), missed;
 
 	if (!got)
 		got = carve(depot);
-	return got ? hk_magazine_empty(depot, size_class, magazine_at(depot, got - 1)) : NULL;
+	if (got)
+		return hk_magazine_empty(depot, size_class, magazine_at(depot, got - 1));
+	missed = atomic_load_explicit(&depot->missed, memory_order_relaxed);
+	if (missed < HK_MAGAZINES_SHORT)
+		atomic_store_explicit(&depot->missed, missed + 1, memory_order_relaxed);
+	return NULL;
 }
 
 void hk_magazine_put(struct hk_depot *depot, void **slot)
@@ -187,10 +195,8 @@ void hk_depot_missed(struct hk_depot *depot, unsigned size_class)
 	depth = atomic_load_explicit(&depot->depth_max[size_class], memory_order_relaxed);
 	most = depth_of(size_class, bytes_max(depot));
 	more = 2 * depth < most ? 2 * depth : most;
-	if (depth < most) {
+	if (depth < most)
 		atomic_store_explicit(&depot->depth_max[size_class], more, memory_order_relaxed);
-		atomic_store_explicit(&depot->raised, true, memory_order_relaxed);
-	}
 	/* what the new depth has room for is not turned away next time */
 	away = depth < most && away > more - depth ? away - (more - depth) : 0;
 	atomic_store_explicit(&depot->turned_away[size_class], away, memory_order_relaxed);
@@ -220,28 +226,43 @@ static uint32_t drain_to(struct hk_depot *depot, unsigned size_class, uint32_t d
 	return drained;
 }
 
+/* Whether the classes have much more, together, than each may have in any case. */
+static bool is_excess(struct hk_depot *depot)
+{
+	size_t most = hk_memory_committed(depot->slabs->space->memory) / HK_DEPOT_SHARE;
+	unsigned size_class;
+	size_t excess = 0;
+
+	for (size_class = 1; size_class < HK_CLASSES && excess <= most; size_class++) {
+		size_t bytes = hk_depot_blocks(depot, size_class) * hk_class_size(size_class);
+
+		if (bytes > HK_DEPOT_BYTES)
+			excess += bytes - HK_DEPOT_BYTES;
+	}
+	return excess > most;
+}
+
 void hk_depot_shrink(struct hk_depot *depot)
 {
+	struct hk_stacks stacks = stacks_of(depot);
 	uint32_t left = HK_DEPOT_STEP;
 	unsigned tries;
 
-	if (!atomic_load_explicit(&depot->raised, memory_order_relaxed))
+	if (!is_excess(depot))
 		return;
-	/* before the round: what is raised meanwhile is for the next */
-	atomic_store_explicit(&depot->raised, false, memory_order_relaxed);
-	for (tries = 1; tries < HK_CLASSES; tries++) {
+	for (tries = 1; left && tries < HK_CLASSES; tries++) {
 		unsigned size_class = 1 + atomic_load_explicit(&depot->way, memory_order_relaxed) %
 						  (HK_CLASSES - 1);
 		uint32_t first = depth_of(size_class, HK_DEPOT_BYTES);
 
-		/* first, so that nobody fills it up again meanwhile */
-		atomic_store_explicit(&depot->depth_max[size_class], first, memory_order_relaxed);
-		left -= drain_to(depot, size_class, first, left);
-		if (!left) {
-			atomic_store_explicit(&depot->raised, true, memory_order_relaxed);
-			return;
+		if (hk_stack_size(stacks, &depot->filled[size_class]).depth > first) {
+			/* first, so that nobody fills it up again meanwhile */
+			atomic_store_explicit(&depot->depth_max[size_class], first,
+					      memory_order_relaxed);
+			left -= drain_to(depot, size_class, first, left);
 		}
-		atomic_store_explicit(&depot->way, size_class, memory_order_relaxed);
+		if (left)
+			atomic_store_explicit(&depot->way, size_class, memory_order_relaxed);
 	}
 }
 
@@ -274,12 +295,11 @@ static void init_depths(struct hk_depot *depot)
 
 	for (size_class = 1; size_class < HK_CLASSES; size_class++) {
 		atomic_store_explicit(&depot->depth_max[size_class],
-				      depth_of(size_class, HK_DEPOT_BYTES), memory_order_relaxed);
+				      depth_of(size_class, bytes_max(depot)), memory_order_relaxed);
 		atomic_store_explicit(&depot->turned_away[size_class], 0, memory_order_relaxed);
 		atomic_store_explicit(&depot->capacity[size_class],
 				      hk_class_infos[size_class].capacity, memory_order_relaxed);
 	}
-	atomic_store_explicit(&depot->raised, false, memory_order_relaxed);
 	atomic_store_explicit(&depot->way, 0, memory_order_relaxed);
 }
 
@@ -293,6 +313,7 @@ void hk_depot_reset(struct hk_depot *depot)
 	init_depths(depot);
 	depot->count = 0;
 	atomic_store_explicit(&depot->pause, 0, memory_order_relaxed);
+	atomic_store_explicit(&depot->missed, 0, memory_order_relaxed);
 	count_ahead(depot);
 }
 

@@ -6,10 +6,11 @@
  * index, and lies in one of the depot's stacks or is held by a cache. Most filled ones are full;
  * what a cache held when it was flushed may be less.
  *
- * The depth of a stack bounds the bytes that the depot keeps. It follows use: a magazine turned
- * away, and then a refill from the slabs that it could have served, double the depth that a class
- * may have. Such excess is given up, a part at a time, before the arena commits more memory
- * (hk_depot_shrink()).
+ * The depth of a stack bounds the bytes that the depot keeps. It is generous until memory runs
+ * short: before the arena commits more, while the classes together have much, what they have
+ * beyond a little is given up, a part at a time (hk_depot_shrink()). Such a class may have but a
+ * little from then on; a magazine turned away, and then a refill from the slabs that it could have
+ * served, double that.
  *
  * Magazines are metadata, carved from their section as they are needed, kept until a reset.
  * Where none is to be had the caches work without. Since a free makes no platform call, some
@@ -21,12 +22,12 @@
 #include <hakmem/slab.h>
 #include <hakmem/stack.h>
 
-/* Bytes of free blocks that the depot keeps per class, at least one magazine, ... */
+/* Bytes of free blocks that the depot keeps per class in any case, at least one magazine; ... */
 #define HK_DEPOT_BYTES ((size_t)128 << 10)
 
 /*
- * ... and where use has shown that more serve, at most so much and so many magazines, and this
- * part of what the arena can ever have: free blocks stand in the way of large ones.
+ * ... while there is memory at most so much and so many magazines, and this part of what the arena
+ * can ever have: free blocks stand in the way of large ones.
  */
 #define HK_DEPOT_BYTES_MAX ((size_t)2 << 20)
 #define HK_DEPOT_DEPTH_MAX 1024u
@@ -40,11 +41,15 @@
 #define HK_MAGAZINE_PART_MEDIUM 16u /* of classes that have none at first */
 #define HK_MAGAZINE_BYTES_MAX ((size_t)512 << 10)
 
-/* Magazines drained at once by hk_depot_shrink(). */
+/* Magazines drained at once by hk_depot_shrink(), if this part of what is committed is excess. */
 #define HK_DEPOT_STEP 64u
+#define HK_DEPOT_SHARE 3u
 
 /* Magazines to be committed and not yet carved, for frees to take: at least; twice as many. */
 #define HK_MAGAZINES_AHEAD 8u
+
+/* Beyond that as many as frees have asked for in vain, at most. */
+#define HK_MAGAZINES_SHORT 1024u
 
 /* After memory was refused, so many refills pass before magazines are asked for again. */
 #define HK_MAGAZINES_PAUSE 1024u
@@ -57,13 +62,13 @@ struct hk_depot {
 	uint32_t count; /* magazines carved so far */
 	uint32_t count_max;
 	_Atomic uint32_t ahead;	   /* committed, not yet carved; changed with the lock held */
+	_Atomic uint32_t missed;   /* asked for in vain since some were committed, about */
 	_Atomic uint32_t pause;	   /* calls of hk_depot_reserve() until it tries again */
 	uint64_t gets[HK_CLASSES]; /* exchanges, of caches that are gone; see hk_front_fold() */
 	uint64_t puts[HK_CLASSES];
 	_Atomic uint32_t depth_max[HK_CLASSES];	  /* magazines that a class may have */
 	_Atomic uint32_t turned_away[HK_CLASSES]; /* since the last refill from slabs */
 	_Atomic uint8_t capacity[HK_CLASSES];	  /* of magazines handed out from now on */
-	_Atomic bool raised;			  /* some class may have more than at first */
 	_Atomic uint32_t way;			  /* the class that makes way next */
 	struct hk_stack empty;
 	struct hk_stack filled[HK_CLASSES];
@@ -124,7 +129,8 @@ static inline void hk_depot_reserve(struct hk_depot *depot)
 	uint32_t pause;
 
 	if (HK_LIKELY(atomic_load_explicit(&depot->ahead, memory_order_relaxed) >=
-		      HK_MAGAZINES_AHEAD))
+		      HK_MAGAZINES_AHEAD) &&
+	    !atomic_load_explicit(&depot->missed, memory_order_relaxed))
 		return;
 	pause = atomic_load_explicit(&depot->pause, memory_order_relaxed);
 	if (!pause)
