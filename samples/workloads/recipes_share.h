@@ -244,15 +244,6 @@ RECIPE void play_roles(struct worker *worker, enum workload_mode mode, bool mesh
 	}
 }
 
-/* Writes a block over and over: slow where another worker's block shares its cache line. */
-RECIPE void scratch_write(void *block, uint64_t writes)
-{
-	volatile unsigned char *byte = block;
-
-	for (; writes; writes--)
-		*byte = (unsigned char)writes;
-}
-
 /*
  * First every worker has blocks of its own alone: active false sharing shows. Then it frees the one
  * that worker 0 gave it (prepared in scratch_gifts()): passive false sharing shows when that comes
@@ -274,7 +265,7 @@ RECIPE void scratch(struct worker *worker, enum workload_mode mode)
 		}
 		cell_alloc(worker, mode, &cells, 0, size);
 		if (cells.blocks[0] && size)
-			scratch_write(cells.blocks[0], mode == MODE_NOTED ? 0 : writes);
+			workload_write(cells.blocks[0], mode == MODE_NOTED ? 0 : writes);
 		cell_free(worker, mode, &cells, 0);
 		cells.blocks[0] = NULL;
 		if (!more(worker, 1))

@@ -27,6 +27,14 @@ void workload_note_failed(struct worker *worker, size_t size)
 			 "worker %u: no cache, or no thread, to go on with", worker->index);
 }
 
+void workload_write(void *block, uint64_t writes)
+{
+	volatile unsigned char *byte = block;
+
+	for (; writes; writes--)
+		*byte = (unsigned char)writes;
+}
+
 void workload_meet(struct run *run)
 {
 	uint64_t here = atomic_fetch_add_explicit(&run->arrived, 1, memory_order_acq_rel);

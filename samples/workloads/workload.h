@@ -440,6 +440,12 @@ void workload_last_checkpoint(struct worker *worker);
 /* The timed part begins, for all workers at once; and ends, for each by itself. */
 void workload_start(struct worker *worker);
 void workload_end(struct worker *worker);
+/*
+ * Writes a block over and over: slow where another worker's block shares its cache line. One copy
+ * for all allocators: where this loop lies in the code changes its speed twofold.
+ */
+void workload_write(void *block, uint64_t writes);
+
 /* Waits until all of the runner's threads have come here. */
 void workload_meet(struct run *run);
 void workload_note_failed(struct worker *worker, size_t size);
