@@ -161,8 +161,9 @@ HK_API int hk_arena_create(struct hk_arena **arena, const struct hk_arena_config
  * hk_arena_reset() - free every block at once
  * @arena: the arena.
  *
- * The memory stays committed, ready for the next use; caches survive, empty. Takes time
- * proportional to the superslabs in use and to the caches, not to the blocks. Everything in a
+ * The memory stays committed, ready for the next use; caches survive, empty, and still know how
+ * the classes were used: once they do, the same calls after each reset give the same blocks. Takes
+ * time proportional to the superslabs in use and to the caches, not to the blocks. Everything in a
  * magazine is forgotten, unchecked.
  *
  * Context: nothing else may run on the arena or its caches; makes no platform call.
@@ -186,7 +187,9 @@ HK_API void hk_arena_destroy(struct hk_arena *arena);
  * @cache: receives it; NULL on failure.
  *
  * The struct takes less than 3 KiB of the arena; magazines are taken as classes are first
- * used, two for each.
+ * used, two for each. A magazine holds back at most 32 KiB of free blocks, of those beyond 2 KiB
+ * 8 KiB or one block; where many blocks of a class are in use a 64th of these, of those beyond
+ * 32 KiB (which else are not held back) a 16th, and never more than 512 KiB.
  *
  * Context: any thread; takes a lock, may call the platform. Return: 0, HK_ERROR_LIMIT (too many
  * caches, or no byte left in the arena's limit) or HK_ERROR_MEMORY. The caller owns the cache

@@ -293,6 +293,8 @@ def soak(options, samples, path):
         results["soak"].append({
             "name": name, "workers": workers, "seconds": data["seconds"],
             "command": "workload " + " ".join(arguments), "sides": {"hakmem": data["checkpoints"]},
+            # the rest of the results may be of another day
+            "commit": commit(), "processor": peers.machine()["processor"],
         })
         progress.step()
     progress.finish()

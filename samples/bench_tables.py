@@ -203,7 +203,8 @@ def md_soak(results):
     for entry in results.soak:
         for points in filter(None, entry["sides"].values()):
             at_end = points[-1].get("resident_bytes")
-            yield (f"`{md(entry['command'])}`: from the second quarter of the run to the last,"
+            of = [md(str(entry[key])) for key in ("commit", "processor") if entry.get(key)]
+            yield (f"`{md(entry['command'])}`{' (' + ', '.join(of) + ')' if of else ''}: from the second quarter of the run to the last,"
                    f" {md_drift(points)}; resident at its end"
                    f" {'-' if at_end is None else bench_data.bytes_text(at_end)}.")
 
