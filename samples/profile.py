@@ -51,7 +51,7 @@ STAGES = {
     "cache": ("cache alloc", "the miss's own dispatch"),
     "depot": ("depot stack stack_locked", "whole magazines"),
     "slab": ("slab slab_check", "blocks and bitmaps"),
-    "superslab": ("superslab superslab_trim map", "runs of slabs"),
+    "superslab": ("superslab run kept superslab_trim map", "runs of slabs"),
     "large": ("large", "blocks that are runs"),
     "platform": ("memory", "memory and platform, with the C library's part"),
     "lock": ("lock", "taken and given back"),

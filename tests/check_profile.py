@@ -222,6 +222,7 @@ def check_classes(checks, profile):
     checks.check(low == 5, f"classes: {low} misses")
     for path, name in (
         ("/a/hakmem/superslab_trim.c", "superslab"), ("./hakmem/map.h", "superslab"),
+        ("/a/hakmem/run.c", "superslab"), ("hakmem/kept.h", "superslab"),
         ("hakmem/memory.c", "platform"), ("/a/platform/posix.c", "platform"),
         ("/a/hakmem/types.h", "shared"), ("/a/samples/replay_loop.h", "recipe"),
         ("/a/samples/heap_null.h", "recipe"), ("/a/samples/workloads/on_null.c", "recipe"),
