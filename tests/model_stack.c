@@ -254,7 +254,7 @@ static void prepare(struct ex_state *state, unsigned thread, enum call verb)
 	now.verb = verb;
 	now.looked = false;
 	for (i = 0; i < MAGAZINES; i++)
-		now.rounds[i] = links[i].rounds = UINT32_MAX;
+		now.rounds[i] = links[i].rounds = UINT16_MAX;
 }
 
 /* The last step of a call has been taken: from here on it is not made again. */
