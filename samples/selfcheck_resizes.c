@@ -142,7 +142,7 @@ out_close:
 
 static void run_expand(const struct self_options *options)
 {
-	unsigned char *first, *second, *end;
+	unsigned char *apart, *first, *second, *end;
 	struct self_arena self;
 	size_t i, usable;
 	int local = 0;
@@ -150,10 +150,13 @@ static void run_expand(const struct self_options *options)
 	if (!self_open(&self, options))
 		return;
 	for (i = 0; i < SIZES; i++) {
+		/* the first of a batch may lie apart from those that follow */
+		apart = hk_alloc(self.cache, sizes[i]);
 		first = hk_alloc(self.cache, sizes[i]);
 		second = hk_alloc(self.cache, sizes[i]);
-		if (!CHECK(first && second))
+		if (!CHECK(apart && first && second))
 			break;
+		hk_free(self.cache, apart);
 		usable = hk_usable_size(self.arena, first);
 		self_fill(first, usable, i);
 		self_fill(second, usable, i);
