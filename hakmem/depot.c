@@ -202,8 +202,11 @@ void hk_depot_missed(struct hk_depot *depot, unsigned size_class)
 	atomic_store_explicit(&depot->turned_away[size_class], away, memory_order_relaxed);
 }
 
-/* Drains a class down to @depth magazines, at most @most of them: how many. */
-static uint32_t drain_to(struct hk_depot *depot, unsigned size_class, uint32_t depth, uint32_t most)
+/*
+ * Drains a class down to @blocks, at most @most magazines: how many. In blocks, since magazines hold
+ * more or less.
+ */
+static uint32_t drain_to(struct hk_depot *depot, unsigned size_class, size_t blocks, uint32_t most)
 {
 	struct hk_stacks stacks = stacks_of(depot);
 	struct hk_reporter *reporter = depot->slabs->space->memory->reporter;
@@ -214,7 +217,7 @@ static uint32_t drain_to(struct hk_depot *depot, unsigned size_class, uint32_t d
 	for (drained = 0; drained < most; drained++) {
 		size_t refused;
 
-		if (hk_stack_size(stacks, &depot->filled[size_class]).depth <= depth)
+		if (hk_stack_size(stacks, &depot->filled[size_class]).blocks <= blocks)
 			break;
 		top = hk_depot_get(depot, size_class);
 		if (!top)
@@ -244,7 +247,6 @@ static bool is_excess(struct hk_depot *depot)
 
 void hk_depot_shrink(struct hk_depot *depot)
 {
-	struct hk_stacks stacks = stacks_of(depot);
 	uint32_t left = HK_DEPOT_STEP;
 	unsigned tries;
 
@@ -254,12 +256,13 @@ void hk_depot_shrink(struct hk_depot *depot)
 		unsigned size_class = 1 + atomic_load_explicit(&depot->way, memory_order_relaxed) %
 						  (HK_CLASSES - 1);
 		uint32_t first = depth_of(size_class, HK_DEPOT_BYTES);
+		size_t blocks = (size_t)first * hk_class_infos[size_class].capacity;
 
-		if (hk_stack_size(stacks, &depot->filled[size_class]).depth > first) {
+		if (hk_depot_blocks(depot, size_class) > blocks) {
 			/* first, so that nobody fills it up again meanwhile */
 			atomic_store_explicit(&depot->depth_max[size_class], first,
 					      memory_order_relaxed);
-			left -= drain_to(depot, size_class, first, left);
+			left -= drain_to(depot, size_class, blocks, left);
 		}
 		if (left)
 			atomic_store_explicit(&depot->way, size_class, memory_order_relaxed);
