@@ -165,3 +165,31 @@ Test(front, a_class_that_has_no_magazine_any_more)
 	cr_assert_geq(hk_front_blocks(front, MEDIUM), 1);
 	close_fronts();
 }
+
+/* What large magazines hold is excess like any other: it makes way, though they are few. */
+Test(front, excess_in_large_magazines_makes_way)
+{
+	unsigned size_class;
+	size_t before = 0, after = 0;
+
+	open_fronts(NULL);
+	for (size_class = 80; size_class < 84; size_class++) {
+		unsigned round;
+
+		/* the second time, magazines that were missed are there */
+		for (round = 0; round < 3; round++) {
+			alloc_blocks(front, size_class, 64 * 16);
+			push_blocks(other, size_class, 64 * 16);
+		}
+		before += hk_depot_blocks(&arena->depot, size_class) * 4 * KIB;
+	}
+	cr_assert_gt(before, hk_arena_used(arena) / HK_DEPOT_SHARE + 4 * HK_DEPOT_BYTES);
+	for (size_class = 0; size_class < 100; size_class++)
+		hk_depot_shrink(&arena->depot);
+	for (size_class = 80; size_class < 84; size_class++)
+		after += hk_depot_blocks(&arena->depot, size_class) * 4 * KIB;
+	cr_assert_lt(after, before);
+	cr_assert_leq(after, hk_arena_used(arena) / HK_DEPOT_SHARE + 4 * HK_DEPOT_BYTES);
+	agree();
+	close_fronts();
+}
