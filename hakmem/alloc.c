@@ -284,7 +284,6 @@ static void *resize(struct hk_front *front, void *ptr, size_t size, size_t align
 	size_t old = hk_slab_block_size(&arena->slabs, ptr);
 	struct request request = request_for(size, align, false);
 	bool aligned = !((uintptr_t)ptr & (align - 1));
-	struct hk_slab_marks marks;
 	void *block;
 
 	if (!old) {
@@ -293,13 +292,6 @@ static void *resize(struct hk_front *front, void *ptr, size_t size, size_t align
 	}
 	if (aligned && resize_in_place(front, ptr, request))
 		return ptr;
-	if (old > HK_CLASS_MAX && size > old && align <= HK_SLAB_SIZE) {
-		marks = hk_slab_marks(&arena->slabs, 0);
-		block = hk_large_move(&arena->large, ptr, size);
-		hk_front_note(front, hk_slab_stage(&arena->slabs, 0, marks));
-		if (block)
-			return block;
-	}
 	if (aligned && size <= old) {
 		/* a smaller block is welcome, but the host need not hear when there is none */
 		if (try_alloc(arena, front, request, &block)) {
@@ -311,7 +303,11 @@ static void *resize(struct hk_front *front, void *ptr, size_t size, size_t align
 		if (!block)
 			return NULL;
 	}
-	memcpy(block, ptr, size < old ? size : old);
+	if (size > old &&
+	    hk_space_move(&arena->space, ptr, old, block, hk_slab_block_size(&arena->slabs, block)))
+		hk_front_note(front, HK_STAGE_PLATFORM);
+	else
+		memcpy(block, ptr, size < old ? size : old);
 	hk_free(&front->hot, ptr);
 	return block;
 }

@@ -131,30 +131,6 @@ int hk_large_resize(struct hk_large *large, void *ptr, size_t size)
 	return 0;
 }
 
-void *hk_large_move(struct hk_large *large, void *ptr, size_t size)
-{
-	struct hk_superslabs *space = large->space;
-	const struct hk_platform *platform = &space->memory->platform;
-	uint32_t from = (uint32_t)hk_slab_number(space, ptr), to, count;
-	uint32_t have = hk_slab(space, from)->length;
-
-	if (!platform->move || size > (size_t)space->slabs_max * HK_SLAB_SIZE)
-		return NULL;
-	count = (uint32_t)slabs_of(size);
-	if (hk_run_take(space, count, HK_SLAB_SIZE, 0, &to, NULL))
-		return NULL;
-	hk_memory_count_call(space->memory);
-	if (platform->move(platform->context, ptr, hk_slab_address(space, to),
-			   have * HK_SLAB_SIZE)) {
-		hk_run_give(space, to, count);
-		return NULL;
-	}
-	unmake_block(large, from);
-	hk_run_moved(space, from, have);
-	hk_run_give(space, from, have);
-	return make_block(large, to, count);
-}
-
 void hk_large_reset(struct hk_large *large)
 {
 	atomic_store_explicit(&large->blocks, 0, memory_order_relaxed);

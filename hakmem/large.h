@@ -42,9 +42,6 @@ size_t hk_large_size(const struct hk_large *large, const void *ptr);
  */
 int hk_large_resize(struct hk_large *large, void *ptr, size_t size);
 
-/* Moves a live block to a new run of @size bytes by the platform: NULL when it can't be done. */
-void *hk_large_move(struct hk_large *large, void *ptr, size_t size);
-
 /* Everything was freed by a reset. */
 void hk_large_reset(struct hk_large *large);
 

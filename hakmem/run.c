@@ -476,11 +476,3 @@ out_unlock:
 	hk_space_unlock(space);
 	return error;
 }
-
-void hk_run_moved(struct hk_superslabs *space, uint32_t first, uint32_t count)
-{
-	hk_space_clear_bits(space, first, count, true);
-	atomic_fetch_add_explicit(&space->unbacked, count, memory_order_relaxed);
-	atomic_fetch_sub_explicit(&space->committed, count, memory_order_relaxed);
-	hk_memory_uncharge(space->memory, count * HK_SLAB_SIZE);
-}

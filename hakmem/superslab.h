@@ -87,6 +87,7 @@ struct hk_superslab {
 	struct hk_map_leaf ready;
 	_Atomic uint32_t committed; /* bit per slab; changed by who owns the slab */
 	_Atomic uint32_t zero;	    /* committed, and zero since */
+	_Atomic uint32_t moved;	    /* content that was moved to begins here; its pages lie apart */
 	uint32_t bitmaps;	    /* whether the bitmaps of its group are committed */
 	struct hk_slab slabs[HK_SUPERSLAB_SLABS];
 };
@@ -110,6 +111,7 @@ struct hk_superslabs {
 	_Atomic size_t unbacked;       /* of these, not committed */
 	size_t bitmap_bytes;	       /* committed */
 	_Atomic size_t committed;      /* slabs */
+	_Atomic size_t moved;	       /* slabs marked so */
 	_Atomic size_t bound;	       /* slabs whose class byte may be read */
 	_Atomic size_t new_superslabs; /* changed with the lock held */
 	uint64_t superslabs_emptied;
@@ -210,8 +212,12 @@ void hk_run_give(struct hk_superslabs *space, uint32_t first, uint32_t count);
 /* Takes @more slabs behind a run: 0 or an error as above, and nothing has changed. */
 int hk_run_extend(struct hk_superslabs *space, uint32_t first, uint32_t count, uint32_t more);
 
-/* The pages of @count used slabs were moved away by the platform: they are not committed now. */
-void hk_run_moved(struct hk_superslabs *space, uint32_t first, uint32_t count);
+/*
+ * Moves the content of a block to a larger one by the platform; the caller owns both. False where
+ * that cannot be done: nothing has changed, but what @to holds is undefined. Takes no lock.
+ */
+bool hk_space_move(struct hk_superslabs *space, void *from, size_t from_size, void *to,
+		   size_t to_size);
 
 /* Makes the bitmap of a run accessible: 0 or an error. Locks: space. */
 int hk_bitmap_commit(struct hk_superslabs *space, uint32_t slab);

@@ -121,6 +121,12 @@ static bool group_is_free(const struct hk_superslabs *space, uint32_t first)
 	return true;
 }
 
+static size_t moved_slabs(const struct hk_superslab *superslab)
+{
+	return (size_t)__builtin_popcount(
+		atomic_load_explicit(&superslab->moved, memory_order_relaxed));
+}
+
 /* The metadata of what is free and not committed: bitmaps, headers, after a reset classes. */
 static size_t trim_metadata(struct hk_superslabs *space)
 {
@@ -145,6 +151,7 @@ static size_t trim_metadata(struct hk_superslabs *space)
 		if (last->bitmaps || last->free.bits != hk_superslab_mask(space, index - 1) ||
 		    atomic_load_explicit(&last->committed, memory_order_relaxed))
 			break;
+		atomic_fetch_sub_explicit(&space->moved, moved_slabs(last), memory_order_relaxed);
 		hk_map_shrink(&space->free);
 		hk_map_shrink(&space->ready);
 	}
@@ -214,7 +221,7 @@ static size_t check_kept(const struct hk_superslabs *space)
 size_t hk_superslabs_check(struct hk_superslabs *space)
 {
 	size_t broken = hk_map_check(&space->free) + hk_map_check(&space->ready);
-	size_t used = 0, unbacked = 0, committed = 0, bitmap_bytes = 0, kept = 0;
+	size_t used = 0, unbacked = 0, committed = 0, bitmap_bytes = 0, kept = 0, moved = 0;
 	size_t bound = hk_space_bound(space);
 	uint32_t index, bit;
 
@@ -230,6 +237,7 @@ size_t hk_superslabs_check(struct hk_superslabs *space)
 		broken += (zero & ~have) != 0;
 		used += (size_t)__builtin_popcount(~free & mask);
 		committed += (size_t)__builtin_popcount(have);
+		moved += moved_slabs(superslab);
 		if (superslab->bitmaps)
 			bitmap_bytes += space->bitmap_group * HK_SUPERSLAB_BITMAPS;
 		for (bit = 0; bit < 32 && index * 32 + bit < bound; bit++) {
@@ -245,6 +253,7 @@ size_t hk_superslabs_check(struct hk_superslabs *space)
 	broken += check_kept(space) + (kept != space->kept.slabs);
 	broken += unbacked != atomic_load_explicit(&space->unbacked, memory_order_relaxed);
 	broken += used != space->used || bitmap_bytes != space->bitmap_bytes;
+	broken += moved != atomic_load_explicit(&space->moved, memory_order_relaxed);
 	broken += committed != atomic_load_explicit(&space->committed, memory_order_relaxed);
 	return broken;
 }

@@ -78,9 +78,11 @@ enum hk_platform_flag {
  *	time does one small step a call.
  * @populate: Optional. Faults a committed range in, so that the first touch of a page is no
  *	page fault. Content is kept. Returns 0 or non-zero, having done what it could.
- * @move: Optional. Moves the pages of @from to @to, two disjoint ranges of one reservation:
- *	@from is committed before and decommitted after; @to is committed after, with the
- *	content of @from; it may be either before. Returns 0, or non-zero: nothing moved.
+ * @move: Optional. Moves the pages of @from to the start of @to, which is as large or larger; two
+ *	disjoint ranges of one reservation, both committed before and after. @to then begins with
+ *	the content of @from; what else it has, and what @from has, is undefined, so that
+ *	exchanging pages will do. Returns 0, or non-zero: nothing moved, and what @to has is
+ *	undefined.
  * @large_pages: Optional. Asks for large pages in the range (@enable) or rules them out.
  *	Advice: returns 0 or non-zero, and non-zero is no failure.
  * @park: Optional, with @wake: sleeps while *@word equals @value, as a futex does; may return
@@ -108,7 +110,7 @@ struct hk_platform {
 	void (*release)(void *context, void *ptr, size_t size);
 	uint64_t (*now_ns)(void *context);
 	int (*populate)(void *context, void *ptr, size_t size);
-	int (*move)(void *context, void *from, void *to, size_t size);
+	int (*move)(void *context, void *from, size_t from_size, void *to, size_t to_size);
 	int (*large_pages)(void *context, void *ptr, size_t size, bool enable);
 	void (*park)(void *context, uint32_t *word, uint32_t value);
 	void (*wake)(void *context, uint32_t *word);

@@ -159,11 +159,12 @@ static void *map_inaccessible(void *where, size_t size, int flags)
  * where @from is not one mapping in the kernel's books, kernels before 6.17 have unmapped @to
  * when they notice, and later ones may move a part and fail. The first step here moves all or
  * nothing, and leaves @from accessible and empty. The second step moves what is known to be
- * one mapping; it fails only where the kernel itself has no memory.
+ * one mapping; it fails only where the kernel itself has no memory. It lets the mapping grow, so
+ * that what is moved once more is one mapping still.
  *
  * Return: 0, or an errno; EFAULT says that the range is not one mapping.
  */
-static int move_mapping(unsigned char *from, unsigned char *to, size_t size)
+static int move_mapping(unsigned char *from, size_t size, unsigned char *to, size_t to_size)
 {
 	void *between;
 
@@ -171,43 +172,46 @@ static int move_mapping(unsigned char *from, unsigned char *to, size_t size)
 	between = mremap(from, size, size, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
 	if (between == MAP_FAILED)
 		return errno;
-	if (mremap(between, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to)
+	if (mremap(between, size, to_size, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to)
 		return 0;
 	memcpy(from, between, size);
 	munmap(between, size);
 	/* The kernel may have unmapped @to; the reservation must not have a hole. */
-	mmap(to, size, PROT_READ | PROT_WRITE, MAP_RESERVE | MAP_FIXED, -1, 0);
+	mmap(to, to_size, PROT_READ | PROT_WRITE, MAP_RESERVE | MAP_FIXED, -1, 0);
 	return ENOMEM;
 }
 
 /*
- * A range that was moved before and grew since is several mappings. Where they meet cannot be
- * asked for, so it is found by halving. Pieces already moved are copied back when a later one
+ * A range that was moved before and grew in place since is several mappings. Where they meet cannot
+ * be asked for, so it is found by halving. Pieces already moved are copied back when a later one
  * fails: @from is still accessible.
  *
- * Moved pages keep a mapping of their own. What they left behind is put back as it was
- * reserved, so that the kernel joins it to its neighbours again; else a heap that moves much
- * would reach the most mappings that a process may have, and the host with it.
+ * Moved pages keep a mapping of their own. What they left behind is mapped anew, so that the kernel
+ * joins it to its neighbours again; else a heap that moves much would reach the most mappings that a
+ * process may have, and the host with it. Where that is refused, it is accessible all the same.
  */
-static int posix_move(void *context, void *from, void *to, size_t size)
+static int posix_move(void *context, void *from, size_t from_size, void *to, size_t to_size)
 {
 	unsigned char *source = from, *target = to;
-	size_t done = 0, piece = size;
+	size_t done = 0, piece = from_size;
 	int error;
 
 	(void)context;
-	while (done < size) {
-		error = move_mapping(source + done, target + done, piece);
+	while (done < from_size) {
+		error = move_mapping(source + done, piece, target + done,
+				     done + piece < from_size ? piece : to_size - done);
 		if (!error) {
 			done += piece;
-			piece = size - done;
+			piece = from_size - done;
 		} else if (error == EFAULT && piece >= 2 * PAGE_SIZE_MAX) {
 			piece = piece / 2 & ~(size_t)(PAGE_SIZE_MAX - 1);
 		} else {
 			goto out_back;
 		}
 	}
-	map_inaccessible(source, size, MAP_FIXED);
+	if (mmap(source, from_size, PROT_READ | PROT_WRITE, MAP_RESERVE | MAP_FIXED, -1, 0) !=
+	    MAP_FAILED)
+		advise_small_pages(source, from_size);
 	return 0;
 
 out_back:

@@ -297,24 +297,23 @@ static void check_large_pages(const struct hk_platform *platform)
  * Moves pages and checks both ends, whether the platform did it or said no. Return: true when
  * it did.
  */
-static bool move(const struct room *room, size_t from, size_t to, size_t count, uint64_t seed)
+static bool move(const struct room *room, size_t from, size_t count, size_t to, size_t more,
+		 uint64_t seed)
 {
 	const struct hk_platform *platform = room->platform;
 	int error;
 
-	error = platform->move(platform->context, page_at(room, from), page_at(room, to),
-			       count * room->page);
+	error = platform->move(platform->context, page_at(room, from), count * room->page,
+			       page_at(room, to), more * room->page);
 	if (error) {
 		assert_holds(room, from, count, seed, "a move that failed");
 		fill(room, from, count, seed);
 		return false;
 	}
 	assert_holds(room, to, count, seed, "moved");
-	fill(room, to, count, seed + 100);
-	commit(room, from, count);
-	assert_fresh(room, from, count, "commit after being moved away");
+	fill(room, to, more, seed + 100);
 	fill(room, from, count, seed);
-	assert_holds(room, to, count, seed + 100, "the place it came from written again");
+	assert_holds(room, to, more, seed + 100, "the place it came from written again");
 	return true;
 }
 
@@ -329,29 +328,31 @@ static void check_move(const struct hk_platform *platform)
 	fill(&room, 0, 16, 11);
 	fill(&room, 16, 32, 12);
 	fill(&room, 48, 16, 13);
-	move(&room, 16, 128, 32, 12);
+	commit(&room, 128, 40);
+	move(&room, 16, 32, 128, 40, 12);
 	assert_holds(&room, 0, 16, 11, "move of the pages behind");
 	assert_holds(&room, 48, 16, 13, "move of the pages before");
 
 	/* Over pages that are committed and written. */
 	commit(&room, 160, 8);
 	fill(&room, 160, 8, 14);
-	move(&room, 0, 160, 4, 11);
+	move(&room, 0, 4, 160, 4, 11);
 	assert_holds(&room, 164, 4, 14 + 4 * room.page / 8, "move in front");
 
 	/* What was moved has grown since, and goes on. */
-	commit(&room, 128, 64);
+	commit(&room, 64, 128);
 	fill(&room, 128, 64, 15);
-	move(&room, 128, 64, 64, 15);
+	move(&room, 128, 64, 64, 64, 15);
 
 	/* Never touched. */
 	commit(&room, 200, 8);
-	if (platform->move(platform->context, page_at(&room, 200), page_at(&room, 230),
-			   8 * room.page) == 0) {
+	commit(&room, 230, 8);
+	if (platform->move(platform->context, page_at(&room, 200), 8 * room.page,
+			   page_at(&room, 230), 8 * room.page) == 0) {
 		assert_fresh(&room, 230, 8, "moved, never touched");
 		fill(&room, 230, 8, 16);
-		commit(&room, 200, 8);
-		assert_fresh(&room, 200, 8, "moved away, never touched");
+		fill(&room, 200, 8, 17);
+		assert_holds(&room, 230, 8, 16, "moved, never touched before");
 	}
 	room_close(&room);
 

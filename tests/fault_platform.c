@@ -337,42 +337,40 @@ static int fault_populate(void *context, void *ptr, size_t size)
 	return error;
 }
 
-static int move_by_copy(struct fault_platform *fault, void *from, void *to, size_t size)
+/* Nobody should miss what else there was. */
+static int move_by_copy(void *from, size_t from_size, void *to, size_t to_size)
 {
-	int error = fault->inner.commit(fault->inner.context, to, size);
-
-	if (error)
-		return error;
-	memcpy(to, from, size);
-	return fault->inner.decommit(fault->inner.context, from, size);
+	memset(to, 0xdb, to_size);
+	memcpy(to, from, from_size);
+	return 0;
 }
 
-static int fault_move(void *context, void *from, void *to, size_t size)
+static int fault_move(void *context, void *from, size_t from_size, void *to, size_t to_size)
 {
 	struct fault_platform *fault = context;
 	struct fault_reservation *source, *target;
-	unsigned char *low = from < to ? from : to, *high = from < to ? to : from;
 	bool fail = enter(fault, FAULT_MOVE);
 	int error = -1;
 
-	source = find_checked(fault, FAULT_MOVE, from, size);
-	target = find_checked(fault, FAULT_MOVE, to, size);
+	source = find_checked(fault, FAULT_MOVE, from, from_size);
+	target = find_checked(fault, FAULT_MOVE, to, to_size);
 	if (!source || !target)
 		goto out_leave;
-	if (source != target || (size_t)(high - low) < size)
-		violate(fault, "move: %p to %p, %zu bytes: two reservations or not disjoint", from,
-			to, size);
-	else if (all_committed(fault, FAULT_MOVE, source, from, size) && !fail)
-		error = fault->options.copy_move
-				? move_by_copy(fault, from, to, size)
-				: fault->inner.move(fault->inner.context, from, to, size);
-	if (error) {
+	if (source != target || from_size > to_size ||
+	    ((unsigned char *)from < (unsigned char *)to + to_size &&
+	     (unsigned char *)to < (unsigned char *)from + from_size))
+		violate(fault,
+			"move: %p to %p, %zu bytes: two reservations, too much, or not disjoint",
+			from, to, from_size);
+	else if (all_committed(fault, FAULT_MOVE, source, from, from_size) &&
+		 all_committed(fault, FAULT_MOVE, target, to, to_size) && !fail)
+		error = fault->options.copy_move ? move_by_copy(from, from_size, to, to_size)
+						 : fault->inner.move(fault->inner.context, from,
+								     from_size, to, to_size);
+	if (error)
 		fault->inner_failures += !fail;
-		goto out_leave;
-	}
-	account(fault, source, from, size, false);
-	account(fault, target, to, size, true);
-	take_away(fault, from, size);
+	else
+		memset(from, 0xdb, from_size); /* nobody should miss it */
 out_leave:
 	leave(fault);
 	return error;

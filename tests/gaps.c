@@ -5,6 +5,7 @@
 #include "fault_platform.h"
 #include "heap.h"
 
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define MIB ((size_t)1 << 20)
 
 static struct fault_platform fault;
@@ -87,6 +88,34 @@ Test(gaps, moves_are_counted)
 		     (size_t)stats.counters.platform_call, (size_t)fault.calls);
 	hk_free(heap.cache, block);
 	hk_free(heap.cache, behind);
+	close_arena(&heap);
+}
+
+/* Blocks of a class, too, have pages of their own: from 128 KiB on these are moved, not copied. */
+Test(gaps, medium_blocks_are_moved_by_the_platform)
+{
+	static const size_t steps[] = { 114688, 131072, 163840, 200000, 400000, 600000, 700000 };
+	static const unsigned moves[] = { 0, 0, 1, 2, 3, 4, 5 };
+	struct heap heap;
+	unsigned char *block, *behind[COUNT(steps)];
+	size_t i;
+
+	open_arena(&heap);
+	block = hk_alloc(heap.cache, steps[0]);
+	cr_assert_not_null(block);
+	for (i = 0; i < COUNT(steps); i++) {
+		block = hk_realloc(heap.cache, block, steps[i]);
+		cr_assert_not_null(block);
+		must(fault.counts[FAULT_MOVE] == moves[i], "%zu bytes: %u moves", steps[i],
+		     (unsigned)fault.counts[FAULT_MOVE]);
+		must(!i || test_holds(block, steps[i - 1], i - 1), "%zu bytes", steps[i]);
+		test_fill(block, steps[i], i);
+		behind[i] = hk_alloc(heap.cache, 600000);
+		cr_assert_not_null(behind[i]);
+	}
+	for (i = 0; i < COUNT(steps); i++)
+		hk_free(heap.cache, behind[i]);
+	hk_free(heap.cache, block);
 	close_arena(&heap);
 }
 

@@ -201,21 +201,21 @@ static uint64_t host_now_ns(void *context)
 	return now;
 }
 
-static int host_move(void *context, void *from, void *to, size_t size)
+static int host_move(void *context, void *from, size_t from_size, void *to, size_t to_size)
 {
 	struct host *host = context;
 	bool fail = enter(host, FAULT_MOVE);
-	size_t source = begin(host, from, size), target = begin(host, to, size);
+	size_t source = begin(host, from, from_size), target = begin(host, to, to_size);
 	int error = -1;
 
 	if (source == HOST_PAGES || target == HOST_PAGES)
 		goto out_leave;
 	if (!fail)
-		error = host->inner.move(host->inner.context, from, to, size);
+		error = host->inner.move(host->inner.context, from, from_size, to, to_size);
 	if (!error)
-		spoil(host, from, size, true);
-	end(host, source, size, !error, 0);
-	end(host, target, size, !error, COMMITTED);
+		spoil(host, from, from_size, false);
+	end(host, source, from_size, !error, COMMITTED);
+	end(host, target, to_size, !error, COMMITTED);
 out_leave:
 	leave(host);
 	return error;

@@ -226,47 +226,6 @@ Test(large, resizes_in_place_as_far_as_its_neighbours_allow)
 	close_space();
 }
 
-Test(large, moves_by_the_platform_or_not_at_all)
-{
-	unsigned char *block, *to;
-
-	open_large(&(struct fault_options){ .hide = FAULT_BIT(FAULT_MOVE) }, 400);
-	block = allocated(9 * SLAB, 16);
-	cr_assert_null(hk_large_move(large, block, 20 * SLAB));
-	cr_assert_eq(large->blocks, 1);
-	close_space();
-
-	open_large(&(struct fault_options){ .copy_move = true, .forbid = true }, 400);
-	block = allocated(9 * SLAB, 16);
-	test_fill(block, 9 * SLAB, 4);
-	to = hk_large_move(large, block, 20 * SLAB + 1);
-	agree();
-	cr_assert_not_null(to);
-	cr_assert_eq(large->allocs, 1, "a move is no allocation");
-	cr_assert_eq(large->frees, 0);
-	cr_assert_neq(to, block);
-	cr_assert_eq(hk_large_size(large, to), 21 * SLAB);
-	cr_assert(test_holds(to, 9 * SLAB, 4));
-	cr_assert_eq(hk_large_size(large, block), 0);
-	cr_assert_not(is_committed(0));
-	cr_assert_eq(large->blocks, 1);
-	cr_assert_eq(large->slabs, 21);
-	/* the block stays where it is when there is no room, or the platform fails */
-	cr_assert_null(hk_large_move(large, to, 390 * SLAB));
-	agree();
-	fault_platform_rewind(&fault);
-	fault.fail_only = FAULT_BIT(FAULT_MOVE);
-	fault.fail_at = 1;
-	cr_assert_null(hk_large_move(large, to, 22 * SLAB));
-	agree();
-	cr_assert_eq(large->blocks, 1);
-	cr_assert_eq(large->slabs, 21);
-	cr_assert(test_holds(to, 9 * SLAB, 4));
-	freed(to);
-	cr_assert_eq(space->used, space->kept.slabs);
-	close_space();
-}
-
 Test(large, an_allocation_that_fails_leaves_no_trace)
 {
 	uint64_t failing;

@@ -79,13 +79,14 @@ static int whole_decommit(void *context, void *ptr, size_t size)
 	return whole->system.decommit(whole->system.context, ptr, size);
 }
 
-static int whole_move(void *context, void *from, void *to, size_t size)
+static int whole_move(void *context, void *from, size_t from_size, void *to, size_t to_size)
 {
 	struct whole *whole = context;
 
 	(void)from;
+	(void)from_size;
 	(void)to;
-	(void)size;
+	(void)to_size;
 	whole->commits++;
 	return -1;
 }

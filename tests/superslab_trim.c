@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Slabs given back to the platform, all freed at once, and what is known of them by then. */
+/* Slabs given back to the platform, moved by it, all freed at once, and what is known of them. */
 #include <stdint.h>
 #include <string.h>
 
@@ -221,20 +221,99 @@ Test(superslab_trim, zero_is_what_was_never_used_since_its_commit)
 	close_space();
 }
 
-Test(superslab_trim, moved_pages_are_committed_no_more)
+/* Moves @size bytes from one run to another: whether that was done, and rightly. */
+static bool moves(uint32_t from, uint32_t to, size_t size)
+{
+	uint64_t calls = fault.counts[FAULT_MOVE];
+	bool done;
+
+	test_fill(hk_slab_address(space, from), size, from);
+	done = hk_space_move(space, hk_slab_address(space, from), size, hk_slab_address(space, to),
+			     size);
+	verify();
+	if (done) {
+		must(test_holds(hk_slab_address(space, to), size, from), "content is lost");
+		must(fault.counts[FAULT_MOVE] == calls + 1, "not moved by the platform");
+	} else {
+		must(test_holds(hk_slab_address(space, from), size, from), "content is lost");
+	}
+	return done;
+}
+
+Test(superslab_trim, moves_whole_pages_from_128_kib_on)
 {
 	uint32_t first, second;
+	size_t page;
 
 	open_space(&(struct fault_options){ .copy_move = true, .forbid = true }, 400);
-	first = taken(3);
-	second = taken(3);
-	cr_assert_eq(fault.platform.move(&fault, hk_slab_address(space, first),
-					 hk_slab_address(space, second), 3 * SLAB),
-		     0);
-	hk_run_moved(space, first, 3);
-	give(first, 3);
-	cr_assert_not(is_committed(first));
-	cr_assert(take_zero(3, 0, &first), "committed anew, so zero");
+	page = fault.platform.page_size;
+	first = taken(5);
+	second = taken(5);
+	cr_assert_not(moves(first, second, 2 * SLAB - page));
+	cr_assert_not(moves(first, second, 2 * SLAB + page / 2));
+	cr_assert_not(hk_space_move(space, hk_slab_address(space, first) + page / 2, 2 * SLAB,
+				    hk_slab_address(space, second), 2 * SLAB));
+	cr_assert_not(hk_space_move(space, hk_slab_address(space, first), 2 * SLAB,
+				    hk_slab_address(space, second) + page / 2, 2 * SLAB));
+	cr_assert_eq(fault.counts[FAULT_MOVE], 0);
+	fault_platform_rewind(&fault);
+	fault.fail_only = FAULT_BIT(FAULT_MOVE);
+	fault.fail_at = 1;
+	cr_assert_not(moves(first, second, 2 * SLAB));
+	cr_assert_eq(space->moved, 0);
+	cr_assert(moves(first, second, 2 * SLAB));
+	cr_assert(moves(second, first, 2 * SLAB + page));
+	cr_assert(is_committed(first) && is_committed(second + 2), "both stay committed");
+	close_space();
+
+	open_space(&(struct fault_options){ .hide = FAULT_BIT(FAULT_MOVE) }, 400);
+	first = taken(5);
+	cr_assert_not(moves(first, taken(5), 5 * SLAB));
+	close_space();
+}
+
+/* Each place that was moved to may be a mapping of its own: they are counted, and bounded. */
+Test(superslab_trim, counts_the_places_that_were_moved_to)
+{
+	uint32_t a, b, c;
+	size_t page;
+
+	open_space(&(struct fault_options){ .copy_move = true, .forbid = true }, 400);
+	page = fault.platform.page_size;
+	a = taken(40);
+	b = taken(40);
+	c = taken(40);
+	cr_assert(moves(a, b, 40 * SLAB));
+	cr_assert_eq(space->moved, 1);
+	cr_assert(moves(a, b, 2 * SLAB), "the same place");
+	cr_assert_eq(space->moved, 1);
+	cr_assert(moves(a, b + 2, 2 * SLAB));
+	cr_assert_eq(space->moved, 2);
+	cr_assert(moves(b, c, 40 * SLAB), "all of it is joined to its neighbours");
+	cr_assert_eq(space->moved, 1);
+	/* where a block begins within a slab, it is the next one that is marked, and its own */
+	cr_assert(hk_space_move(space, hk_slab_address(space, a) + page, 2 * SLAB,
+				hk_slab_address(space, b) + page, 2 * SLAB));
+	verify();
+	cr_assert_eq(hk_superslab(space, (b + 1) / 32)->moved >> (b + 1) % 32 & 1, 1);
+	cr_assert(hk_space_move(space, hk_slab_address(space, b) + SLAB + page, 2 * SLAB,
+				hk_slab_address(space, a), 2 * SLAB),
+		  "begins behind that mark");
+	cr_assert_eq(space->moved, 3);
+	atomic_fetch_add(&space->moved, 4096 - 3);
+	cr_assert_not(hk_space_move(space, hk_slab_address(space, c), 40 * SLAB,
+				    hk_slab_address(space, a), 40 * SLAB));
+	atomic_fetch_sub(&space->moved, 1);
+	cr_assert(hk_space_move(space, hk_slab_address(space, c), 20 * SLAB,
+				hk_slab_address(space, a + 4), 36 * SLAB));
+	atomic_fetch_sub(&space->moved, 4096 - 4);
+	verify();
+	/* a reset does not join them, nor does a trim, but where the headers go nothing is known */
+	hk_superslabs_reset(space);
+	verify();
+	cr_assert_neq(space->moved, 0);
+	hk_superslabs_trim(space, 0, never);
+	cr_assert_eq(space->moved, 0);
 	close_space();
 }
 
