@@ -128,6 +128,10 @@ void hk_depot_fit(struct hk_depot *depot, unsigned size_class)
 	size_t live = atomic_load_explicit(&depot->slabs->classes[size_class].blocks_out,
 					   memory_order_relaxed);
 	size_t rounds = live / (info->capacity ? HK_MAGAZINE_PART : HK_MAGAZINE_PART_MEDIUM);
+	size_t all = hk_space_used(depot->slabs->space) * HK_SLAB_SIZE;
+
+	if (info->capacity && rounds < all / HK_MAGAZINE_PART_ALL / info->size)
+		rounds = all / HK_MAGAZINE_PART_ALL / info->size;
 
 	if (rounds > HK_MAGAZINE_BYTES_MAX / info->size)
 		rounds = HK_MAGAZINE_BYTES_MAX / info->size;
@@ -140,15 +144,23 @@ void hk_depot_fit(struct hk_depot *depot, unsigned size_class)
 				      memory_order_relaxed);
 }
 
+/* Rounds of a magazine that the depth counts in: as they are at first. */
+static unsigned unit_of(unsigned size_class)
+{
+	unsigned capacity = hk_class_infos[size_class].capacity;
+
+	return capacity ? capacity : 1;
+}
+
 /* Magazines of a class that have so many bytes. */
 static uint32_t depth_of(unsigned size_class, size_t bytes)
 {
 	const struct hk_class_info *info = &hk_class_infos[size_class];
-	size_t depth;
+	size_t depth = bytes / ((size_t)info->size * unit_of(size_class));
 
+	/* medium blocks stand in the way of others where there is little room */
 	if (!info->capacity)
-		return 0;
-	depth = bytes / ((size_t)info->size * info->capacity);
+		return bytes > HK_DEPOT_BYTES ? (uint32_t)depth : 0;
 	if (depth > HK_DEPOT_DEPTH_MAX)
 		depth = HK_DEPOT_DEPTH_MAX;
 	return depth ? (uint32_t)depth : 1;
@@ -158,12 +170,10 @@ bool hk_depot_put(struct hk_depot *depot, unsigned size_class, void **top)
 {
 	size_t rounds = hk_magazine_rounds(depot, top);
 	uint32_t most = atomic_load_explicit(&depot->depth_max[size_class], memory_order_relaxed);
-	unsigned first = hk_class_infos[size_class].capacity;
-	unsigned capacity = hk_magazine_capacity(depot, top);
+	unsigned unit = unit_of(size_class), capacity = hk_magazine_capacity(depot, top);
 
-	/* the depth is one in magazines as they are at first */
-	if (HK_UNLIKELY(capacity > first))
-		most = most * first / capacity + (most && most * first < capacity);
+	if (HK_UNLIKELY(capacity > unit))
+		most = most * unit / capacity + (most && most * unit < capacity);
 	if (hk_stack_push(stacks_of(depot), &depot->filled[size_class],
 			  hk_magazine_index(depot, top), (uint32_t)rounds, most))
 		return true;
@@ -194,7 +204,9 @@ void hk_depot_missed(struct hk_depot *depot, unsigned size_class)
 		return;
 	depth = atomic_load_explicit(&depot->depth_max[size_class], memory_order_relaxed);
 	most = depth_of(size_class, bytes_max(depot));
-	more = 2 * depth < most ? 2 * depth : most;
+	more = depth ? 2 * depth : 1;
+	if (more > most)
+		more = most;
 	if (depth < most)
 		atomic_store_explicit(&depot->depth_max[size_class], more, memory_order_relaxed);
 	/* what the new depth has room for is not turned away next time */
@@ -256,7 +268,7 @@ void hk_depot_shrink(struct hk_depot *depot)
 		unsigned size_class = 1 + atomic_load_explicit(&depot->way, memory_order_relaxed) %
 						  (HK_CLASSES - 1);
 		uint32_t first = depth_of(size_class, HK_DEPOT_BYTES);
-		size_t blocks = (size_t)first * hk_class_infos[size_class].capacity;
+		size_t blocks = (size_t)first * unit_of(size_class);
 
 		if (hk_depot_blocks(depot, size_class) > blocks) {
 			/* first, so that nobody fills it up again meanwhile */

@@ -34,11 +34,12 @@
 #define HK_DEPOT_PART 64u
 
 /*
- * A magazine may hold this part of the blocks in use of its class, as far as that is more than the
- * class has at first, and at most so many bytes.
+ * A magazine may hold this part of the blocks in use of its class, or of all memory in use, as far as
+ * that is more than the class has at first, and at most so many bytes.
  */
 #define HK_MAGAZINE_PART 64u
-#define HK_MAGAZINE_PART_MEDIUM 16u /* of classes that have none at first */
+#define HK_MAGAZINE_PART_MEDIUM 16u /* of classes that have none at first, and no other part */
+#define HK_MAGAZINE_PART_ALL 4096u
 #define HK_MAGAZINE_BYTES_MAX ((size_t)512 << 10)
 
 /* Magazines drained at once by hk_depot_shrink(), if this part of what is committed is excess. */

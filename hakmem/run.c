@@ -82,7 +82,8 @@ static uint32_t commit_ahead(const struct hk_superslabs *space, uint32_t end)
 	while (step & (step - 1))
 		step &= step - 1;
 	/* not where another allocation might miss what is marked used for the time */
-	if (hk_space_is_charged(space) || step < 2 || space->slabs_max - space->used < 8 * step)
+	if (hk_space_is_charged(space) || step < 2 ||
+	    space->slabs_max - hk_space_used(space) < 8 * step)
 		return 0;
 	/* up to the next multiple of the step, as far as it is free and not committed */
 	for (slab = end; slab % step; slab++)
@@ -171,7 +172,7 @@ static bool is_reason(const struct hk_superslabs *space, uint32_t found, uint32_
 
 	if (found == HK_MAP_NONE || found + count > (high + 31) / 32 * 32)
 		return true;
-	return found + count > high && space->kept.slabs > space->used / KEPT_SHARE;
+	return found + count > high && space->kept.slabs > hk_space_used(space) / KEPT_SHARE;
 }
 
 /*

@@ -88,7 +88,7 @@ static void add_space(struct hk_arena *arena, struct hk_stats *stats)
 
 	hk_lock_acquire(&space->lock, platform);
 	committed = load(&space->committed);
-	backed = space->used - space->kept.slabs - load(&space->unbacked);
+	backed = hk_space_used(space) - space->kept.slabs - load(&space->unbacked);
 	stats->counters.new_superslab = load(&space->new_superslabs);
 	stats->counters.superslab_emptied = space->superslabs_emptied;
 	/* a slab that is used and not yet committed is about to be */

@@ -74,11 +74,17 @@ void hk_space_clear_bits(struct hk_superslabs *space, uint32_t from, uint32_t co
 	}
 }
 
+/* With the lock held, so that no locked instruction is needed. */
+static void add_used(struct hk_superslabs *space, size_t count)
+{
+	atomic_store_explicit(&space->used, hk_space_used(space) + count, memory_order_relaxed);
+}
+
 void hk_space_mark_used(struct hk_superslabs *space, uint32_t first, uint32_t count)
 {
 	hk_map_clear(&space->free, first, count);
 	hk_map_clear(&space->ready, first, count);
-	space->used += count;
+	add_used(space, count);
 }
 
 void hk_space_mark_free(struct hk_superslabs *space, uint32_t first, uint32_t count)
@@ -86,7 +92,7 @@ void hk_space_mark_free(struct hk_superslabs *space, uint32_t first, uint32_t co
 	uint32_t alike;
 
 	hk_map_set(&space->free, first, count);
-	space->used -= count;
+	add_used(space, 0 - (size_t)count);
 	for (; count; first += alike, count -= alike) {
 		alike = count_alike(space, first, count);
 		if (hk_space_is_committed(space, first))

@@ -107,7 +107,7 @@ struct hk_superslabs {
 	struct hk_kept kept;
 	struct hk_section classes;
 	struct hk_section headers;
-	size_t used;		       /* slabs, with those kept */
+	_Atomic size_t used;	       /* slabs, with those kept; changed with the lock held */
 	_Atomic size_t unbacked;       /* of these, not committed */
 	size_t bitmap_bytes;	       /* committed */
 	_Atomic size_t committed;      /* slabs */
@@ -138,6 +138,12 @@ static inline unsigned char *hk_slab_address(const struct hk_superslabs *space, 
 static inline size_t hk_slab_number(const struct hk_superslabs *space, const void *ptr)
 {
 	return ((uintptr_t)ptr - (uintptr_t)space->base) >> HK_SLAB_SHIFT;
+}
+
+/* Slabs in use, or kept. */
+static inline size_t hk_space_used(const struct hk_superslabs *space)
+{
+	return atomic_load_explicit(&((struct hk_superslabs *)space)->used, memory_order_relaxed);
 }
 
 static inline size_t hk_space_bound(const struct hk_superslabs *space)

@@ -27,7 +27,7 @@ void hk_superslabs_reset(struct hk_superslabs *space)
 		hk_map_rebuild(&space->free);
 		hk_map_rebuild(&space->ready);
 	}
-	space->used = 0;
+	atomic_store_explicit(&space->used, 0, memory_order_relaxed);
 	space->high = 0;
 	memset(&space->kept, 0, sizeof(space->kept));
 	atomic_store_explicit(&space->unbacked, 0, memory_order_relaxed);
@@ -252,7 +252,7 @@ size_t hk_superslabs_check(struct hk_superslabs *space)
 	}
 	broken += check_kept(space) + (kept != space->kept.slabs);
 	broken += unbacked != atomic_load_explicit(&space->unbacked, memory_order_relaxed);
-	broken += used != space->used || bitmap_bytes != space->bitmap_bytes;
+	broken += used != hk_space_used(space) || bitmap_bytes != space->bitmap_bytes;
 	broken += moved != atomic_load_explicit(&space->moved, memory_order_relaxed);
 	broken += committed != atomic_load_explicit(&space->committed, memory_order_relaxed);
 	return broken;

@@ -15,6 +15,14 @@ static unsigned first_capacity(unsigned size_class)
 	return hk_class_infos[size_class].capacity;
 }
 
+/* What a 4096th of all memory in use comes to, of classes that have a magazine at first. */
+static size_t share_of_all(unsigned size_class)
+{
+	size_t bytes = arena->space.used * HK_SLAB_SIZE / 4096;
+
+	return first_capacity(size_class) ? bytes / hk_class_size(size_class) : 0;
+}
+
 /* By what is in use when a refill comes to the slabs, up to so many rounds and bytes. */
 static void follows(unsigned size_class, size_t part, unsigned most)
 {
@@ -26,6 +34,8 @@ static void follows(unsigned size_class, size_t part, unsigned most)
 		       live * hk_class_size(size_class) < 128 * KIB * KIB;
 	     live++) {
 		want = class_of(size_class)->blocks_out / part;
+		if (want < share_of_all(size_class))
+			want = share_of_all(size_class);
 		want = want < most ? want : most;
 		if (want < first_capacity(size_class))
 			want = first_capacity(size_class);
@@ -53,6 +63,26 @@ Test(front, magazines_follow_the_blocks_in_use)
 	follows(104, 64, 16);
 	follows(MEDIUM, 16, 5);
 	follows(120, 16, 1);
+}
+
+/* A class of which little is in use has larger ones, too, where much else is. */
+Test(front, magazines_follow_all_memory_in_use)
+{
+	open_fronts(NULL);
+	alloc_blocks(front, 120, 128);
+	cr_assert_geq(share_of_all(80), 4);
+	hk_depot_fit(&arena->depot, 80);
+	cr_assert_eq(capacity(80), share_of_all(80));
+	hk_depot_fit(&arena->depot, 4);
+	cr_assert_eq(capacity(4), ROUNDS, "no more than there is room for");
+	hk_depot_fit(&arena->depot, MEDIUM);
+	cr_assert_eq(capacity(MEDIUM), 0);
+	push_blocks(front, 120, 128);
+	hk_front_flush(front, false);
+	hk_depot_drain(&arena->depot);
+	hk_depot_fit(&arena->depot, 80);
+	cr_assert_eq(capacity(80), first_capacity(80));
+	close_fronts();
 }
 
 /* A refill does so by itself, and an empty magazine at hand holds more from then on. */
@@ -141,10 +171,25 @@ Test(front, of_medium_blocks_only_those_that_came_back_are_kept_at_hand)
 	cr_assert_eq(class_of(MEDIUM)->batches, batches);
 	cr_assert_eq(class_of(MEDIUM)->blocks_out, 40);
 	push_blocks(front, MEDIUM, 40);
-	cr_assert_eq(hk_depot_blocks(&arena->depot, MEDIUM), 0, "the depot keeps none");
 	cr_assert_leq(hk_front_blocks(front, MEDIUM), 4);
+	cr_assert_geq(hk_depot_blocks(&arena->depot, MEDIUM), 8, "the depot keeps a few");
+	cr_assert_leq(hk_depot_blocks(&arena->depot, MEDIUM) * 96 * KIB, HK_DEPOT_BYTES_MAX);
 	hk_front_flush(front, true);
+	hk_depot_drain(&arena->depot);
 	cr_assert_eq(class_of(MEDIUM)->blocks_out, 0);
+	close_fronts();
+
+	open_fronts(NULL);
+	hk_depot_drain(&arena->depot); /* it is not generous from then on */
+	alloc_blocks(front, MEDIUM, 40);
+	push_blocks(front, MEDIUM, 40);
+	cr_assert_eq(hk_depot_blocks(&arena->depot, MEDIUM), 0);
+	/* what it turned away it had better kept */
+	for (i = 0; i < 4; i++) {
+		alloc_blocks(front, MEDIUM, 40);
+		push_blocks(front, MEDIUM, 40);
+	}
+	cr_assert_geq(hk_depot_blocks(&arena->depot, MEDIUM), 8);
 	close_fronts();
 }
 
@@ -157,6 +202,7 @@ Test(front, a_class_that_has_no_magazine_any_more)
 	cr_assert_gt(held_by(front), 0);
 	while (hk_front_blocks(front, MEDIUM))
 		hk_front_return(front, (void *[]){ hk_front_alloc(front, MEDIUM) }, 1);
+	hk_depot_drain(&arena->depot);
 	hk_depot_fit(&arena->depot, MEDIUM);
 	cr_assert_eq(capacity(MEDIUM), 0);
 	alloc_blocks(front, MEDIUM, 3);
