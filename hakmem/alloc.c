@@ -303,7 +303,7 @@ static void *resize(struct hk_front *front, void *ptr, size_t size, size_t align
 		if (!block)
 			return NULL;
 	}
-	if (size > old &&
+	if (size > old && old >= HK_MOVE_MIN &&
 	    hk_space_move(&arena->space, ptr, old, block, hk_slab_block_size(&arena->slabs, block)))
 		hk_front_note(front, HK_STAGE_PLATFORM);
 	else

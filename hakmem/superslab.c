@@ -3,13 +3,6 @@
 #include <hakmem/superslab.h>
 #include <string.h>
 
-/*
- * Blocks from this size on are moved. Three calls of the system take 15 to 45 us whatever the size; a
- * copy takes 30 to 40 us for 128 KiB whose pages are there, and 150 to 220 where they are touched for
- * the first time (a shared machine, Xeon).
- */
-#define MOVE_MIN ((size_t)128 << 10)
-
 /* Slabs marked as moved: each may have cost the process two of its 65,530 mappings (Linux). */
 #define MOVED_MAX 4096u
 
@@ -269,7 +262,7 @@ bool hk_space_move(struct hk_superslabs *space, void *from, size_t from_size, vo
 	uintptr_t all = (uintptr_t)from | from_size | (uintptr_t)to | to_size;
 	uint32_t first = slab_behind(space, from);
 
-	if (!platform->move || from_size < MOVE_MIN || all & (platform->page_size - 1) ||
+	if (!platform->move || from_size < HK_MOVE_MIN || all & (platform->page_size - 1) ||
 	    atomic_load_explicit(&space->moved, memory_order_relaxed) >= MOVED_MAX)
 		return false;
 	hk_memory_count_call(space->memory);
