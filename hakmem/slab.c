@@ -90,14 +90,36 @@ static void word_store(struct hk_slabs *slabs, uint32_t number, const struct hk_
 		run->summary[word / 32] &= ~bit;
 }
 
+/* Hands out neighbours, lowest first, downwards from @end. Four at once: most first passes are this. */
+static void take_row(unsigned char *block, size_t size, size_t count, void **end)
+{
+	for (; count >= 4; count -= 4, end -= 4, block += 4 * size) {
+		end[-1] = block;
+		end[-2] = block + size;
+		end[-3] = block + 2 * size;
+		end[-4] = block + 3 * size;
+	}
+	for (; count; count--, block += size)
+		*--end = block;
+}
+
 /* Hands out blocks of one bitmap word, lowest first, downwards from @end: how many. */
 static size_t take_word(struct hk_slabs *slabs, uint32_t number, const struct hk_class_info *info,
 			uint32_t word, void **end, size_t want)
 {
 	unsigned char *base = hk_slab_address(slabs->space, number) + word * 32 * info->size;
-	uint32_t bits = *hk_run_word(slabs, number, info, word);
+	uint32_t bits = *hk_run_word(slabs, number, info, word), lowest = bits & (0 - bits);
 	size_t taken = 0;
 
+	/* they are neighbours where the carry goes through all of them */
+	if (!(bits & (bits + lowest))) {
+		unsigned bit = (unsigned)__builtin_ctz(bits),
+			 row = 32 - (unsigned)__builtin_clz(bits) - bit;
+
+		taken = row < want ? row : want;
+		take_row(base + bit * info->size, info->size, taken, end);
+		bits &= ~hk_mask(bit, (uint32_t)taken);
+	}
 	while (bits && taken < want) {
 		*--end = base + (size_t)__builtin_ctz(bits) * info->size;
 		taken++;
@@ -113,13 +135,13 @@ static size_t take_fresh(struct hk_slabs *slabs, uint32_t number, const struct h
 {
 	struct hk_slab *run = hk_slab(slabs->space, number);
 	unsigned char *block = hk_slab_address(slabs->space, number) + run->fresh * info->size;
-	uint32_t word = run->fresh / 32u, bit = run->fresh % 32u, taken;
+	uint32_t word = run->fresh / 32u, bit = run->fresh % 32u;
 	uint32_t left = (uint32_t)run->usable - run->fresh;
 	uint32_t group = left < 32 - bit ? left : 32 - bit;
+	uint32_t taken = group < want ? group : (uint32_t)want;
 
 	run->fresh = (uint16_t)(run->fresh + group);
-	for (taken = 0; taken < group && taken < want; taken++, block += info->size)
-		*--end = block;
+	take_row(block, info->size, taken, end);
 	/* what was handed out of this word before is out still: see take_from_run() */
 	word_store(slabs, number, info, word,
 		   taken < group ? hk_mask(bit + taken, group - taken) : 0);
