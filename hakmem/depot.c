@@ -84,9 +84,14 @@ void **hk_magazine_empty(struct hk_depot *depot, unsigned size_class, void **slo
 	void **bottom;
 
 	/* at least a round: whoever has a magazine puts blocks into it */
-	atomic_store_explicit(&stacks_of(depot).links[hk_magazine_index(depot, slot)].capacity,
-			      (uint16_t)(capacity ? capacity : 1), memory_order_relaxed);
-	bottom = hk_magazine_bottom(depot, slot);
+	capacity += !capacity;
+	/* a link shares its line with others' */
+	if (hk_magazine_capacity(depot, slot) != capacity)
+		atomic_store_explicit(&stacks_of(depot)
+					       .links[hk_magazine_index(depot, slot)]
+					       .capacity,
+				      (uint16_t)capacity, memory_order_relaxed);
+	bottom = hk_magazine(slot) + HK_MAGAZINE_ROUNDS - capacity;
 	*bottom = NULL;
 	return bottom;
 }

@@ -361,8 +361,9 @@ static bool heap_reset(struct run *run, unsigned arena)
 	return !recorder.cannot_reset;
 }
 
-static void heap_trim(struct run *run)
+static void heap_trim(struct run *run, unsigned arena)
 {
+	(void)arena;
 	(void)run;
 	lock();
 	recorder.events++;

@@ -27,9 +27,9 @@ static bool heap_reset(struct run *run, unsigned arena)
 	return true;
 }
 
-static void heap_trim(struct run *run)
+static void heap_trim(struct run *run, unsigned arena)
 {
-	hk_arena_trim(run->arenas[0], 0, 0);
+	hk_arena_trim(run->arenas[arena], 0, 0);
 }
 
 static inline int heap_stage(void *front)

@@ -24,9 +24,10 @@ static bool heap_reset(struct run *run, unsigned arena)
 	return false;
 }
 
-static void heap_trim(struct run *run)
+static void heap_trim(struct run *run, unsigned arena)
 {
 	(void)run;
+	(void)arena;
 	os_malloc_trim();
 }
 

@@ -26,9 +26,10 @@ static bool heap_reset(struct run *run, unsigned arena)
 	return true;
 }
 
-static void heap_trim(struct run *run)
+static void heap_trim(struct run *run, unsigned arena)
 {
 	(void)run;
+	(void)arena;
 }
 
 static inline int heap_stage(void *front)

@@ -286,7 +286,7 @@ RECIPE void pinned(struct worker *worker, enum workload_mode mode)
 				cell_free(worker, mode, &cells, i);
 			cells.blocks[i] = NULL;
 		}
-		heap_trim(worker->run);
+		heap_trim(worker->run, 0);
 		going = more(worker, blocks + 1);
 	}
 }

@@ -100,6 +100,16 @@ RECIPE void frame_drop(struct worker *worker, enum workload_mode mode, unsigned 
 	}
 }
 
+/* What the level had goes back to the system: the next one will touch other pages. */
+RECIPE void frame_trim(struct worker *worker, enum workload_mode mode)
+{
+	uint64_t start = mode == MODE_TIMED ? os_ticks() : 0;
+
+	heap_trim(worker->run, FRAME_LEVEL);
+	if (mode == MODE_TIMED)
+		worker->timings->frame_ticks += os_ticks() - start;
+}
+
 RECIPE uint64_t frame_temporaries(struct worker *worker, enum workload_mode mode)
 {
 	const uint64_t *parameters = worker->run->options->parameters;
@@ -127,6 +137,8 @@ RECIPE uint64_t frame_level(struct worker *worker, enum workload_mode mode)
 			      random_between(&worker->random, parameters[FRAMES_LEVEL_MIN],
 					     parameters[FRAMES_LEVEL_MAX]));
 	frame_drop(worker, mode, FRAME_LEVEL, 0, count, 1);
+	if (parameters[FRAMES_LEVEL_TRIM])
+		frame_trim(worker, mode);
 	return count;
 }
 
