@@ -292,7 +292,10 @@ static void *resize(struct hk_front *front, void *ptr, size_t size, size_t align
 	}
 	if (aligned && resize_in_place(front, ptr, request))
 		return ptr;
-	if (aligned && size <= old) {
+	block = hit(&front->hot, request.size_class);
+	if (HK_LIKELY(block)) {
+		/* the rest of this is for misses */
+	} else if (aligned && size <= old) {
 		/* a smaller block is welcome, but the host need not hear when there is none */
 		if (try_alloc(arena, front, request, &block)) {
 			atomic_fetch_add_explicit(&arena->kept, 1, memory_order_relaxed);
