@@ -23,6 +23,7 @@ import sys
 LIBRARY = [
     "hakmem/version.c",
     "hakmem/size_class.c",
+    "hakmem/budget.c",
     "hakmem/lock.c",
     "hakmem/report.c",
     "hakmem/memory.c",
@@ -39,6 +40,7 @@ LIBRARY = [
     "hakmem/depot.c",
     "hakmem/cache.c",
     "hakmem/alloc.c",
+    "hakmem/oom.c",
     "hakmem/arena.c",
     "hakmem/stats.c",
     "hakmem/check.c",
@@ -125,6 +127,7 @@ SAMPLES = {
         "samples/selfcheck_platforms.c",
         "samples/selfcheck_resizes.c",
         "samples/selfcheck_states.c",
+        "samples/selfcheck_budgets.c",
         "samples/selfcheck_stress.c",
     ],
 }
@@ -169,6 +172,8 @@ TESTS = [
     "tests/cache.c",
     "tests/alloc.c",
     "tests/realloc.c",
+    "tests/budget.c",
+    "tests/budget_threads.c",
     "tests/bulk.c",
     "tests/limit.c",
     "tests/trim.c",

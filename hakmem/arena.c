@@ -123,7 +123,9 @@ static void *reserve_large(struct hk_memory *memory)
 	struct hk_platform *platform = &memory->platform;
 	void *base;
 
-	if (!platform->reserve_large || memory->size > memory->limit)
+	/* all of it is taken at once, which a budget would not know of */
+	if (!platform->reserve_large || memory->own.parent ||
+	    memory->size > hk_memory_limit(memory))
 		return NULL;
 	hk_memory_count_call(memory);
 	base = platform->reserve_large(platform->context, memory->size, base_align(platform));
@@ -222,6 +224,21 @@ static void init_layers(struct hk_arena *arena, const struct layout *layout)
 	hk_depot_reset(&arena->depot);
 }
 
+/* The arena's own limit, within the budget that the host named. */
+static int init_budget(struct hk_budget *own, const struct hk_arena_config *config)
+{
+	const struct hk_budget_config limits = {
+		.parent = config->budget,
+		.limit = config->limit,
+		.soft_limit = config->soft_limit,
+		.context = config->context,
+		.on_pressure = config->on_pressure,
+	};
+
+	/* it has no budgets within, so that it may lie as deep as there are levels */
+	return hk_budget_init(own, &limits);
+}
+
 int hk_arena_create(struct hk_arena **result, const struct hk_arena_config *config)
 {
 	static const struct hk_arena_config defaults;
@@ -230,6 +247,7 @@ int hk_arena_create(struct hk_arena **result, const struct hk_arena_config *conf
 	struct hk_section caches = { 0 };
 	struct layout layout;
 	struct hk_arena *arena;
+	size_t reserve;
 	int error;
 
 	*result = NULL;
@@ -244,10 +262,16 @@ int hk_arena_create(struct hk_arena **result, const struct hk_arena_config *conf
 	error = check_platform(&memory.platform);
 	if (error)
 		return error;
-	memory.limit = config->limit ? config->limit : SIZE_MAX;
-	error = reserve_range(&memory, config->address_space, config->large_pages);
+	reserve = config->reserve / HK_SLAB_SIZE + (config->reserve % HK_SLAB_SIZE != 0);
+	if (reserve > UINT32_MAX)
+		return HK_ERROR_ARGUMENT;
+	error = init_budget(&memory.own, config);
 	if (error)
 		return error;
+	reporter.budget = &memory.own;
+	error = reserve_range(&memory, config->address_space, config->large_pages);
+	if (error)
+		goto out_leave;
 	error = HK_ERROR_ADDRESS_SPACE;
 	if (!lay_out(&layout, &memory, config->max_caches))
 		goto out_release;
@@ -264,6 +288,7 @@ int hk_arena_create(struct hk_arena **result, const struct hk_arena_config *conf
 	arena->reporter.name = config->name ? config->name : "";
 	arena->reporter.context = config->context;
 	arena->reporter.on_report = config->on_report;
+	arena->reporter.budget = &arena->memory.own;
 	arena->context = config->context;
 	arena->on_oom = config->on_oom;
 	init_layers(arena, &layout);
@@ -272,11 +297,22 @@ int hk_arena_create(struct hk_arena **result, const struct hk_arena_config *conf
 		memory.platform.large_pages(memory.platform.context, arena->space.base,
 					    layout.slabs_max * HK_SLAB_SIZE, true);
 	}
+	arena->reserve_slabs = (uint32_t)reserve;
+	error = hk_reserve_fill(&arena->space, arena->reserve_slabs, false);
+	if (error) {
+		hk_arena_destroy(arena);
+		return error;
+	}
 	*result = arena;
+	/* what was charged so far may have come to a soft limit */
+	hk_reporter_press(&arena->reporter, atomic_load(&reporter.pressed));
+	hk_reporter_flush(&arena->reporter);
 	return 0;
 
 out_release:
 	release(&memory);
+out_leave:
+	hk_budget_leave(memory.own.parent, hk_memory_committed(&memory));
 	return error;
 }
 
@@ -291,6 +327,7 @@ void hk_arena_reset(struct hk_arena *arena)
 	for (slot = 0; slot < arena->cache_slots; slot++)
 		if (hk_arena_front(arena, slot)->alive)
 			hk_front_reset(hk_arena_front(arena, slot));
+	hk_reserve_fill(&arena->space, arena->reserve_slabs, true);
 }
 
 struct leak_walk {
@@ -340,6 +377,8 @@ static void report_leaks(struct hk_arena *arena)
 void hk_arena_destroy(struct hk_arena *arena)
 {
 	struct hk_platform platform;
+	struct hk_budget *budget;
+	size_t used;
 	uint32_t slot;
 
 	if (!arena)
@@ -351,7 +390,15 @@ void hk_arena_destroy(struct hk_arena *arena)
 	hk_reporter_flush(&arena->reporter);
 	report_leaks(arena);
 	platform = arena->memory.platform;
+	budget = arena->memory.own.parent;
+	used = hk_arena_used(arena);
 	platform.release(platform.context, arena->memory.base, arena->memory.size);
+	hk_budget_leave(budget, used);
+}
+
+int hk_arena_set_limits(struct hk_arena *arena, size_t limit, size_t soft_limit)
+{
+	return hk_budget_set_limits(&arena->memory.own, limit, soft_limit);
 }
 
 static void caches_lock(struct hk_arena *arena)
@@ -437,82 +484,6 @@ void hk_cache_destroy(struct hk_cache *cache)
 	caches_unlock(arena);
 }
 
-/* What a try to make room is for: an allocation fails for good, and the host is told. */
-static bool give_up(struct hk_arena *arena, struct hk_front *front, size_t size, bool tell)
-{
-	if (front)
-		hk_count(&front->exhausted);
-	else
-		atomic_fetch_add_explicit(&arena->exhausted, 1, memory_order_relaxed);
-	if (tell)
-		hk_report_fault(&arena->reporter, HK_FAULT_EXHAUSTED,
-				"an allocation found no memory", NULL, size);
-	return false;
-}
-
-static bool ask_host(struct hk_arena *arena, struct hk_front *front, size_t size)
-{
-	bool again;
-
-	/* within the callback: by its cache; without one, whichever thread's it is */
-	if (front && front->in_oom)
-		return give_up(arena, front, size, false);
-	if (!front && atomic_load_explicit(&arena->oom_running, memory_order_relaxed))
-		return give_up(arena, front, size, true);
-	if (!arena->on_oom)
-		return give_up(arena, front, size, true);
-	atomic_fetch_add_explicit(&arena->oom_calls, 1, memory_order_relaxed);
-	atomic_fetch_add_explicit(&arena->oom_running, 1, memory_order_relaxed);
-	if (front)
-		front->in_oom = true;
-	again = arena->on_oom(arena->context, arena, size);
-	if (front)
-		front->in_oom = false;
-	atomic_fetch_sub_explicit(&arena->oom_running, 1, memory_order_relaxed);
-	return again || give_up(arena, front, size, true);
-}
-
-/* Free slabs that are committed stand in the way of the limit, or of what the platform has. */
-static void trim_for(struct hk_arena *arena, size_t size)
-{
-	size_t committed = hk_memory_committed(&arena->memory);
-	size_t need = size > HK_CLASS_MAX ? size + HK_CLASS_MAX : 2 * HK_CLASS_MAX;
-	struct hk_deadline never = { 0 };
-
-	if (arena->memory.limit == SIZE_MAX &&
-	    !atomic_load_explicit(&arena->memory.refusals, memory_order_relaxed))
-		return;
-	need = committed > need ? committed - need : 0;
-	hk_slab_trim(&arena->slabs, need, never);
-	hk_superslabs_trim(&arena->space, need, never);
-	hk_reporter_flush(&arena->reporter);
-}
-
-bool hk_arena_make_room(struct hk_arena *arena, struct hk_front *front, size_t size, int error,
-			unsigned round)
-{
-	/* what can never be, or no free slab would help: the host may know better */
-	bool hopeless = error == HK_ERROR_ARGUMENT || size > arena->memory.limit;
-
-	switch (round % HK_ROUNDS) {
-	case 0:
-		/* free blocks in magazines may be all that their slabs wait for */
-		if (!hopeless && front)
-			hk_front_flush(front, false);
-		if (!hopeless) {
-			hk_depot_drain(&arena->depot);
-			hk_superslabs_drop_kept(&arena->space);
-		}
-		return true;
-	case 1:
-		if (!hopeless && error != HK_ERROR_ADDRESS_SPACE)
-			trim_for(arena, size);
-		return true;
-	default:
-		return ask_host(arena, front, size);
-	}
-}
-
 /* Cache structs beyond the last use, when none is alive. */
 static size_t trim_caches(struct hk_arena *arena)
 {
@@ -533,6 +504,7 @@ size_t hk_arena_trim(struct hk_arena *arena, size_t keep_bytes, uint64_t budget_
 	struct hk_deadline deadline = hk_deadline_in(&arena->memory, budget_ns);
 	size_t freed = 0;
 
+	hk_reserve_fill(&arena->space, arena->reserve_slabs, true);
 	if (hk_arena_used(arena) > keep_bytes) {
 		hk_depot_drain(&arena->depot);
 		freed = hk_slab_trim(&arena->slabs, keep_bytes, deadline);

@@ -26,6 +26,7 @@ struct hk_arena {
 	bool (*on_oom)(void *context, struct hk_arena *arena, size_t size);
 	struct hk_section caches; /* begins with this struct */
 	struct hk_lock lock;	  /* of the caches */
+	uint32_t reserve_slabs;	  /* to be set aside */
 	uint32_t cache_slots;	  /* that were ever used */
 	uint32_t cache_slots_max;
 	uint32_t cache_free; /* a slot that is not alive, plus one */

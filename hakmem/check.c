@@ -15,7 +15,7 @@ static size_t tell(struct hk_arena *arena, size_t broken, const char *what)
 	return broken;
 }
 
-/* Every committed byte is one of a section, a bitmap or a slab, and within the limit. */
+/* Every committed byte is one of a section, a bitmap or a slab; a limit may have been lowered. */
 static size_t check_memory(struct hk_arena *arena)
 {
 	size_t committed = hk_memory_committed(&arena->memory);
@@ -24,8 +24,7 @@ static size_t check_memory(struct hk_arena *arena)
 		arena->depot.magazines.committed + hk_superslabs_metadata(&arena->space) +
 		atomic_load_explicit(&arena->space.committed, memory_order_relaxed) * HK_SLAB_SIZE;
 
-	return (size_t)(committed != sum) + (committed > arena->memory.limit) +
-	       (atomic_load_explicit(&arena->memory.peak, memory_order_relaxed) < committed);
+	return (size_t)(committed != sum) + (hk_budget_peak(&arena->memory.own) < committed);
 }
 
 static size_t check_caches(struct hk_arena *arena, size_t *magazines)

@@ -191,9 +191,10 @@ static size_t bytes_max(const struct hk_depot *depot)
 {
 	const struct hk_superslabs *space = depot->slabs->space;
 	size_t most = (size_t)space->slabs_max * HK_SLAB_SIZE;
+	size_t limit = hk_memory_limit(space->memory);
 
-	if (most > space->memory->limit)
-		most = space->memory->limit;
+	if (most > limit)
+		most = limit;
 	most /= HK_DEPOT_PART;
 	if (most < HK_DEPOT_BYTES)
 		return HK_DEPOT_BYTES;

@@ -32,24 +32,11 @@
 #ifndef HK_HAKMEM_H
 #define HK_HAKMEM_H
 
+#include "budget.h"
 #include "types.h"
 
 #ifdef __cplusplus
 extern "C" {
-#endif
-
-#ifndef HK_API
-#if defined(_WIN32) && defined(HK_SHARED)
-#ifdef HK_BUILDING
-#define HK_API __declspec(dllexport)
-#else
-#define HK_API __declspec(dllimport)
-#endif
-#elif defined(__GNUC__) && !defined(_WIN32)
-#define HK_API __attribute__((visibility("default")))
-#else
-#define HK_API
-#endif
 #endif
 
 /*
@@ -156,6 +143,16 @@ HK_API const char *hk_stage_name(enum hk_stage stage);
  * arena needs, at most 64 KiB or two pages, whichever is more). On failure nothing is left.
  */
 HK_API int hk_arena_create(struct hk_arena **arena, const struct hk_arena_config *config);
+
+/**
+ * hk_arena_set_limits() - change an arena's own limits
+ * @arena: the arena.
+ * @limit: bytes, 0: none; as hk_budget_set_limits(). Its budget's limits stay what they are.
+ * @soft_limit: bytes, at most @limit; 0: none.
+ *
+ * Context: any thread, the callbacks too; takes no lock. Return: 0 or HK_ERROR_ARGUMENT.
+ */
+HK_API int hk_arena_set_limits(struct hk_arena *arena, size_t limit, size_t soft_limit);
 
 /**
  * hk_arena_reset() - free every block at once

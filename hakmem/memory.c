@@ -3,33 +3,19 @@
 #include <hakmem/memory.h>
 #include <string.h>
 
-static void raise_peak(struct hk_memory *memory)
-{
-	size_t now = hk_memory_committed(memory);
-	size_t peak = atomic_load_explicit(&memory->peak, memory_order_relaxed);
-
-	while (peak < now &&
-	       !atomic_compare_exchange_weak_explicit(&memory->peak, &peak, now,
-						      memory_order_relaxed, memory_order_relaxed))
-		;
-}
-
 int hk_memory_charge(struct hk_memory *memory, size_t bytes)
 {
-	size_t now = atomic_load_explicit(&memory->committed, memory_order_relaxed);
+	uint32_t pressed;
+	int error = hk_charge(&memory->own, bytes, &pressed);
 
-	do {
-		if (now > memory->limit || bytes > memory->limit - now)
-			return HK_ERROR_LIMIT;
-	} while (!atomic_compare_exchange_weak_explicit(&memory->committed, &now, now + bytes,
-							memory_order_relaxed,
-							memory_order_relaxed));
-	return 0;
+	if (pressed)
+		hk_reporter_press(memory->reporter, pressed);
+	return error;
 }
 
 void hk_memory_uncharge(struct hk_memory *memory, size_t bytes)
 {
-	atomic_fetch_sub_explicit(&memory->committed, bytes, memory_order_relaxed);
+	hk_uncharge(&memory->own, bytes);
 }
 
 int hk_memory_commit(struct hk_memory *memory, void *ptr, size_t size)
@@ -45,7 +31,7 @@ int hk_memory_commit(struct hk_memory *memory, void *ptr, size_t size)
 		hk_reporter_note(memory->reporter);
 		return HK_ERROR_MEMORY;
 	}
-	raise_peak(memory);
+	hk_charge_settled(&memory->own);
 	if (atomic_load_explicit(&memory->refusals, memory_order_relaxed))
 		atomic_store_explicit(&memory->refusals, 0, memory_order_relaxed);
 	return 0;

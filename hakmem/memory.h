@@ -4,7 +4,7 @@
  *
  * Every commit and decommit of the arena goes through here, so that the bytes taken from the
  * platform are counted in one place. A charge comes before the commit and is undone when the
- * commit fails: the limit is never passed, not for a moment.
+ * commit fails: no limit is ever passed, not for a moment, neither the arena's nor a budget's.
  *
  * A section is a part of the reservation that grows from its start: metadata at a fixed place,
  * committed up to a mark, page-rounded. Whoever owns a section guards it with its own lock.
@@ -20,9 +20,7 @@ struct hk_memory {
 	struct hk_reporter *reporter;
 	unsigned char *base;
 	size_t size;
-	size_t limit; /* SIZE_MAX: none */
-	_Atomic size_t committed;
-	_Atomic size_t peak;
+	struct hk_budget own;	 /* the arena's limit, what is committed, the budgets above */
 	_Atomic size_t calls;	 /* of the platform */
 	_Atomic size_t refusals; /* commits that it would not do, since the last that it did */
 };
@@ -46,9 +44,7 @@ static inline void hk_memory_init(struct hk_memory *memory, const struct hk_memo
 	memory->reporter = reporter;
 	memory->base = from->base;
 	memory->size = from->size;
-	memory->limit = from->limit;
-	atomic_init(&memory->committed, from->committed);
-	atomic_init(&memory->peak, from->peak);
+	memory->own = from->own;
 	atomic_init(&memory->calls, from->calls);
 }
 
@@ -59,10 +55,21 @@ static inline void hk_memory_count_call(struct hk_memory *memory)
 
 static inline size_t hk_memory_committed(const struct hk_memory *memory)
 {
-	return atomic_load_explicit(&((struct hk_memory *)memory)->committed, memory_order_relaxed);
+	return hk_budget_load(&memory->own.used);
 }
 
-/* Takes @bytes out of what the limit still allows: 0 or HK_ERROR_LIMIT. */
+/* The lowest limit that there is, SIZE_MAX: none; and what the limits leave. */
+static inline size_t hk_memory_limit(const struct hk_memory *memory)
+{
+	return hk_charge_limit(&memory->own);
+}
+
+static inline size_t hk_memory_left(const struct hk_memory *memory)
+{
+	return hk_charge_left(&memory->own);
+}
+
+/* Takes @bytes out of what the limits still allow: 0 or HK_ERROR_LIMIT. */
 int hk_memory_charge(struct hk_memory *memory, size_t bytes);
 void hk_memory_uncharge(struct hk_memory *memory, size_t bytes);
 

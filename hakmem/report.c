@@ -65,7 +65,7 @@ void hk_report_bad(struct hk_reporter *reporter, const struct hk_bad *bad, size_
 	}
 }
 
-void hk_reporter_send_noted(struct hk_reporter *reporter)
+static void send_failures(struct hk_reporter *reporter)
 {
 	size_t count =
 		atomic_exchange_explicit(&reporter->platform_failures, 0, memory_order_relaxed);
@@ -77,4 +77,33 @@ void hk_reporter_send_noted(struct hk_reporter *reporter)
 
 	if (count)
 		hk_report(reporter, &report);
+}
+
+static void tell_pressure(struct hk_reporter *reporter, uint32_t pressed)
+{
+	const struct hk_budget *budget = reporter->budget;
+
+	for (; pressed; pressed >>= 1, budget = budget->parent)
+		if (pressed & 1)
+			budget->on_pressure(budget->context, (struct hk_arena *)reporter->arena,
+					    hk_budget_used(budget),
+					    hk_budget_load(&budget->soft_limit));
+}
+
+/*
+ * One thread at a time for an arena, and not within the callback: what is pressed meanwhile is told
+ * by whoever is at it. Sequentially consistent: either that one sees it, or this one is let in.
+ */
+static void send_pressure(struct hk_reporter *reporter)
+{
+	while (atomic_load(&reporter->pressed) && !atomic_exchange(&reporter->pressing, true)) {
+		tell_pressure(reporter, atomic_exchange(&reporter->pressed, 0));
+		atomic_store(&reporter->pressing, false);
+	}
+}
+
+void hk_reporter_send_noted(struct hk_reporter *reporter)
+{
+	send_failures(reporter);
+	send_pressure(reporter);
 }

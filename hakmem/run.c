@@ -74,10 +74,10 @@ static uint32_t commit_ahead(const struct hk_superslabs *space, uint32_t end)
 {
 	size_t have = atomic_load_explicit(&((struct hk_superslabs *)space)->committed,
 					   memory_order_relaxed);
-	size_t left = space->memory->limit - hk_memory_committed(space->memory);
+	size_t left = hk_memory_left(space->memory);
 	uint32_t step = have / 4 < 32 ? (uint32_t)(have / 4) : 32, slab;
 
-	if (space->memory->limit != SIZE_MAX && left / 4 / HK_SLAB_SIZE < step)
+	if (left != SIZE_MAX && left / 4 / HK_SLAB_SIZE < step)
 		step = (uint32_t)(left / 4 / HK_SLAB_SIZE);
 	while (step & (step - 1))
 		step &= step - 1;
@@ -129,9 +129,10 @@ static bool is_beyond_limit(const struct hk_superslabs *space, uint32_t count)
 	size_t slabs = atomic_load_explicit(&((struct hk_superslabs *)space)->committed,
 					    memory_order_relaxed);
 	size_t metadata = hk_memory_committed(space->memory) - slabs * HK_SLAB_SIZE;
+	size_t limit = hk_memory_limit(space->memory);
 
-	return space->memory->limit != SIZE_MAX &&
-	       count > (space->memory->limit - metadata) / HK_SLAB_SIZE;
+	/* one that was lowered may be less than the metadata alone */
+	return limit != SIZE_MAX && (metadata > limit || count > (limit - metadata) / HK_SLAB_SIZE);
 }
 
 /*
@@ -476,4 +477,43 @@ int hk_run_extend(struct hk_superslabs *space, uint32_t first, uint32_t count, u
 out_unlock:
 	hk_space_unlock(space);
 	return error;
+}
+
+int hk_reserve_fill(struct hk_superslabs *space, uint32_t count, bool ready)
+{
+	uint32_t first = 0, have;
+	int error;
+
+	hk_space_lock(space);
+	have = space->reserve.count;
+	hk_space_unlock(space);
+	if (have || !count)
+		return 0;
+	error = ready ? take_ready(space, count, HK_SLAB_SIZE, &first)
+		      : take_or_wait(space, count, count, HK_SLAB_SIZE, &first);
+	if (error)
+		return error;
+	hk_space_clear_bits(space, first, count, false);
+	hk_space_lock(space);
+	have = space->reserve.count;
+	if (!have)
+		space->reserve = (struct hk_kept_run){ first, count };
+	hk_space_unlock(space);
+	/* another thread was quicker */
+	if (have)
+		hk_run_give(space, first, count);
+	return 0;
+}
+
+bool hk_reserve_give(struct hk_superslabs *space)
+{
+	struct hk_kept_run reserve;
+
+	hk_space_lock(space);
+	reserve = space->reserve;
+	space->reserve.count = 0;
+	hk_space_unlock(space);
+	if (reserve.count)
+		hk_run_give(space, reserve.first, reserve.count);
+	return reserve.count != 0;
 }

@@ -91,6 +91,7 @@ static void add_space(struct hk_arena *arena, struct hk_stats *stats)
 	backed = hk_space_used(space) - space->kept.slabs - load(&space->unbacked);
 	stats->counters.new_superslab = load(&space->new_superslabs);
 	stats->counters.superslab_emptied = space->superslabs_emptied;
+	stats->reserve_bytes = space->reserve.count * HK_SLAB_SIZE;
 	/* a slab that is used and not yet committed is about to be */
 	if (committed > backed)
 		stats->free_bytes += (committed - backed) * HK_SLAB_SIZE;
@@ -98,7 +99,7 @@ static void add_space(struct hk_arena *arena, struct hk_stats *stats)
 	hk_lock_release(&space->lock, platform);
 
 	stats->committed_bytes = hk_memory_committed(&arena->memory);
-	stats->peak_committed_bytes = load(&arena->memory.peak);
+	stats->peak_committed_bytes = hk_budget_peak(&arena->memory.own);
 	stats->reserved_bytes = arena->memory.size;
 	committed *= HK_SLAB_SIZE;
 	if (stats->committed_bytes > committed)

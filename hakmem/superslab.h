@@ -16,6 +16,7 @@
  *	used, not committed	its owner; "unbacked"
  *	used, committed		its owner
  *	kept, committed		space lock; marked used, its class byte 0: see kept.h
+ *	reserve, committed	the same
  *
  * A long run that is given back is kept as it is for the next large block. When much is kept while
  * others would use slabs for the first time, or nothing else is found, all of it is marked free.
@@ -105,6 +106,8 @@ struct hk_superslabs {
 	struct hk_map free;
 	struct hk_map ready;
 	struct hk_kept kept;
+	struct hk_kept_run
+		reserve; /* set aside for when memory runs out; no slabs: it is given up */
 	struct hk_section classes;
 	struct hk_section headers;
 	_Atomic size_t used;	       /* slabs, with those kept; changed with the lock held */
@@ -231,6 +234,15 @@ int hk_run_extend(struct hk_superslabs *space, uint32_t first, uint32_t count, u
  */
 bool hk_space_move(struct hk_superslabs *space, void *from, size_t from_size, void *to,
 		   size_t to_size);
+
+/*
+ * Sets @count slabs aside, if that is not so already: 0 or an error as above. With @ready only slabs
+ * that are committed, so that the platform is not called. Locks: space.
+ */
+int hk_reserve_fill(struct hk_superslabs *space, uint32_t count, bool ready);
+
+/* Gives up what is set aside: whether there was any. Locks: space. */
+bool hk_reserve_give(struct hk_superslabs *space);
 
 /* Makes the bitmap of a run accessible: 0 or an error. Locks: space. */
 int hk_bitmap_commit(struct hk_superslabs *space, uint32_t slab);

@@ -30,6 +30,7 @@ void hk_superslabs_reset(struct hk_superslabs *space)
 	atomic_store_explicit(&space->used, 0, memory_order_relaxed);
 	space->high = 0;
 	memset(&space->kept, 0, sizeof(space->kept));
+	space->reserve.count = 0;
 	atomic_store_explicit(&space->unbacked, 0, memory_order_relaxed);
 	if (bound)
 		memset(space->classes.base, 0, bound);
@@ -218,6 +219,22 @@ static size_t check_kept(const struct hk_superslabs *space)
 	return broken + (slabs != kept->slabs);
 }
 
+/* What is set aside is used by nobody, and committed. */
+static size_t check_reserve(const struct hk_superslabs *space)
+{
+	const struct hk_kept_run *run = &space->reserve;
+	uint32_t slab, end = hk_space_slabs(space);
+	size_t broken = 0;
+
+	if (!run->count)
+		return 0;
+	if (run->first >= end || run->count > end - run->first)
+		return 1;
+	for (slab = run->first; slab < run->first + run->count; slab++)
+		broken += hk_map_is_set(&space->free, slab, 1) || *hk_class_byte(space, slab);
+	return broken + (hk_run_unbacked(space, run->first, run->count) != 0);
+}
+
 size_t hk_superslabs_check(struct hk_superslabs *space)
 {
 	size_t broken = hk_map_check(&space->free) + hk_map_check(&space->ready);
@@ -250,7 +267,8 @@ size_t hk_superslabs_check(struct hk_superslabs *space)
 			kept += !(free >> bit & 1) && !byte;
 		}
 	}
-	broken += check_kept(space) + (kept != space->kept.slabs);
+	broken += check_kept(space) + check_reserve(space);
+	broken += kept != space->kept.slabs + space->reserve.count;
 	broken += unbacked != atomic_load_explicit(&space->unbacked, memory_order_relaxed);
 	broken += used != hk_space_used(space) || bitmap_bytes != space->bitmap_bytes;
 	broken += moved != atomic_load_explicit(&space->moved, memory_order_relaxed);

@@ -10,11 +10,26 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifndef HK_API
+#if defined(_WIN32) && defined(HK_SHARED)
+#ifdef HK_BUILDING
+#define HK_API __declspec(dllexport)
+#else
+#define HK_API __declspec(dllimport)
+#endif
+#elif defined(__GNUC__) && !defined(_WIN32)
+#define HK_API __attribute__((visibility("default")))
+#else
+#define HK_API
+#endif
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 struct hk_arena;
+struct hk_budget; /* budget.h */
 struct hk_cache;
 struct hk_platform; /* platform/platform.h */
 
@@ -106,8 +121,8 @@ struct hk_report {
  * @limit: most bytes to take from the platform at any time, metadata included; 0: no limit.
  * @platform: copied at creation; its context must outlive the arena. NULL: the system's.
  * @context: handed to the callbacks.
- * @on_oom: An allocation of @size bytes finds no memory: the limit or the range is used up, or
- *	the platform refused. No lock is held, and any function may be called but reset and
+ * @on_oom: An allocation of @size bytes finds no memory: a limit or the range is used up, or
+ *	the platform refused; the reserve has just been given up. No lock is held, and any function may be called but reset and
  *	destroy (the cache at work among them): free something and return true to try again,
  *	return false and the allocation returns NULL. Within the callback an allocation that
  *	fails through the same cache or through the arena returns NULL at once. Threads that fail
@@ -123,6 +138,15 @@ struct hk_report {
  *	made, beside what the arena counts as committed, and given back when it is destroyed.
  *	Where any of that fails pages stay as they are.
  * @max_caches: most caches alive at once; 0: 1024, or fewer where the range is small.
+ * @soft_limit: bytes from which on @on_pressure is called; at most @limit; 0: none.
+ * @reserve: bytes to set aside, rounded up to 64 KiB, committed when the arena is made: when an
+ *	allocation finds no memory otherwise, all of them become the arena's, so that what @on_oom
+ *	does, and the host after it, has some. A reset sets them aside again, and so does a trim,
+ *	where so much is free and committed. 0: none.
+ * @budget: the budget that the arena lies in, which must outlive it; NULL: none. What the arena takes
+ *	is charged to it, too, see budget.h.
+ * @on_pressure: The bytes in use have come to the soft limit, see struct hk_budget_config, where
+ *	budgets have one of their own.
  *
  * New fields are added at the end; zero means default.
  */
@@ -136,6 +160,10 @@ struct hk_arena_config {
 	void (*on_report)(void *context, const struct hk_report *report);
 	bool large_pages;
 	unsigned max_caches;
+	size_t soft_limit;
+	size_t reserve;
+	struct hk_budget *budget;
+	void (*on_pressure)(void *context, struct hk_arena *arena, size_t used, size_t limit);
 };
 
 /*
@@ -274,6 +302,7 @@ struct hk_class_stats {
  * @cache_count: caches alive.
  * @counters: see there.
  * @classes: by size class; entry 0 is large blocks.
+ * @reserve_bytes: set aside, see struct hk_arena_config; neither live nor free.
  *
  * Exact while no other thread works on the arena. Otherwise each class's live and cached blocks
  * may be off by what is on its way between layers, about two magazines per cache, and are never
@@ -293,6 +322,7 @@ struct hk_stats {
 	size_t cache_count;
 	struct hk_counters counters;
 	struct hk_class_stats classes[HK_CLASSES];
+	size_t reserve_bytes;
 };
 
 #ifdef __cplusplus

@@ -15,6 +15,7 @@ import sys
 # flags in hakmem.pc make <hakmem/hakmem.h> and <platform/platform.h> work.
 HEADERS = {
     "hakmem/hakmem.h": "hakmem/hakmem.h",
+    "hakmem/budget.h": "hakmem/budget.h",
     "hakmem/types.h": "hakmem/types.h",
     "platform/platform.h": "hakmem/platform/platform.h",
 }

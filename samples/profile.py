@@ -53,9 +53,9 @@ STAGES = {
     "slab": ("slab slab_check", "blocks and bitmaps"),
     "superslab": ("superslab run kept superslab_trim map", "runs of slabs"),
     "large": ("large", "blocks that are runs"),
-    "platform": ("memory", "memory and platform, with the C library's part"),
+    "platform": ("memory budget", "memory and platform, with the C library's part"),
     "lock": ("lock", "taken and given back"),
-    "other": ("arena report stats check version", "arena, report, memset and memcpy"),
+    "other": ("arena oom report stats check version", "arena, report, memset and memcpy"),
 }
 BELOW = ("slab", "superslab", "large", "platform", "lock")
 STAGE_OF = {file: name for name, (files, _) in STAGES.items() for file in files.split()}

@@ -218,11 +218,11 @@ Test(depot, does_without_magazines_where_memory_is_short)
 		cr_assert_eq(fault.injected, 1);
 		cr_assert_eq(depot->ahead, 0);
 		cr_assert_null(hk_magazine_get(depot, 1));
-		arena->memory.limit = fault.committed;
+		arena->memory.own.limit = fault.committed;
 		hk_depot_grow(depot);
 		agree();
 		cr_assert_null(hk_magazine_get(depot, 1));
-		arena->memory.limit = SIZE_MAX;
+		arena->memory.own.limit = SIZE_MAX;
 		/* it is not asked again by each refill that follows */
 		calls = fault.calls;
 		for (n = 0; n < HK_MAGAZINES_PAUSE; n++)

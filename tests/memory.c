@@ -23,7 +23,7 @@ static struct hk_memory memory;
 
 static void open_memory(const struct fault_options *options, size_t limit)
 {
-	struct hk_memory from = { .size = 16 * MIB, .limit = limit };
+	struct hk_memory from = { .size = 16 * MIB };
 
 	cr_assert_eq(fault_platform_init(&fault, options), 0);
 	memset(&reports, 0, sizeof(reports));
@@ -33,6 +33,8 @@ static void open_memory(const struct fault_options *options, size_t limit)
 	from.platform = fault.platform;
 	from.base = fault.platform.reserve(&fault, from.size, from.platform.granularity);
 	cr_assert_not_null(from.base);
+	cr_assert_eq(hk_budget_init(&from.own, NULL), 0);
+	from.own.limit = limit;
 	hk_memory_init(&memory, &from, &reporter);
 	atomic_store(&memory.calls, 0); /* it counts the reserve */
 	fault_platform_rewind(&fault);
@@ -77,7 +79,7 @@ Test(memory, charges_up_to_the_limit_and_no_byte_beyond)
 	cr_assert_eq(hk_memory_committed(&memory), 0);
 	/* as when a limit is lowered below what is in use */
 	cr_assert_eq(hk_memory_charge(&memory, 700), 0);
-	memory.limit = 500;
+	memory.own.limit = 500;
 	cr_assert_eq(hk_memory_charge(&memory, 1), HK_ERROR_LIMIT);
 	cr_assert_eq(hk_memory_committed(&memory), 700);
 	cr_assert_eq(fault.calls, 0, "a charge is no platform call");
@@ -123,7 +125,7 @@ Test(memory, threads_never_pass_the_limit, .timeout = 60)
 	uintptr_t i;
 
 	open_memory(&(struct fault_options){ .forbid = true }, SIZE_MAX);
-	limit = memory.limit = 10 * memory.platform.page_size;
+	limit = memory.own.limit = 10 * memory.platform.page_size;
 	memset(&racing, 0, sizeof(racing));
 	racing.limit = limit;
 	for (i = 0; i < THREADS; i++)
@@ -132,8 +134,8 @@ Test(memory, threads_never_pass_the_limit, .timeout = 60)
 		cr_assert_eq(pthread_join(threads[i], NULL), 0);
 	cr_assert_eq(racing.beyond, 0);
 	cr_assert_leq(fault.peak, limit);
-	cr_assert_leq(memory.peak, limit);
-	cr_assert_geq(memory.peak, fault.peak, "the peak was missed");
+	cr_assert_leq(memory.own.peak, limit);
+	cr_assert_geq(memory.own.peak, fault.peak, "the peak was missed");
 	cr_assert_eq(hk_memory_committed(&memory), 0);
 	cr_assert_gt(racing.granted, 0);
 	cr_assert_gt(racing.refused, 0);
@@ -154,7 +156,7 @@ Test(memory, a_commit_is_charged_before_and_undone_when_it_fails)
 	fault.fail_at = 1;
 	cr_assert_eq(hk_memory_commit(&memory, memory.base, page), HK_ERROR_MEMORY);
 	cr_assert_eq(hk_memory_committed(&memory), 0);
-	cr_assert_eq(memory.peak, 0);
+	cr_assert_eq(memory.own.peak, 0);
 	cr_assert_eq(memory.refusals, 1);
 	cr_assert_eq(memory.calls, 1);
 	cr_assert_eq(reports.count, 0, "reports wait until no lock is held");
@@ -194,13 +196,13 @@ Test(memory, the_peak_rises_only)
 	open_memory(NULL, SIZE_MAX);
 	page = memory.platform.page_size;
 	cr_assert_eq(hk_memory_commit(&memory, memory.base, 5 * page), 0);
-	cr_assert_eq(memory.peak, 5 * page);
+	cr_assert_eq(memory.own.peak, 5 * page);
 	cr_assert_eq(hk_memory_decommit(&memory, memory.base, 3 * page), 0);
-	cr_assert_eq(memory.peak, 5 * page);
+	cr_assert_eq(memory.own.peak, 5 * page);
 	cr_assert_eq(hk_memory_commit(&memory, memory.base, 2 * page), 0);
-	cr_assert_eq(memory.peak, 5 * page);
+	cr_assert_eq(memory.own.peak, 5 * page);
 	cr_assert_eq(hk_memory_commit(&memory, memory.base + 8 * page, 2 * page), 0);
-	cr_assert_eq(memory.peak, 6 * page);
+	cr_assert_eq(memory.own.peak, 6 * page);
 	close_memory();
 }
 
@@ -281,7 +283,7 @@ Test(memory, a_section_that_cannot_grow_is_as_before)
 
 	open_memory(&(struct fault_options){ .forbid = true }, SIZE_MAX);
 	page = memory.platform.page_size;
-	memory.limit = 4 * page;
+	memory.own.limit = 4 * page;
 	section = section_at(0, MIB);
 	cr_assert_eq(hk_section_grow(&memory, &section, page), 0);
 	memset(section.base, 7, page);

@@ -344,7 +344,7 @@ Test(slab_charged, what_a_run_does_not_use_yet_makes_room_at_the_limit)
 	open_strays();
 	hk_arena_stats(arena, &stats);
 	cr_assert_eq(stats.free_bytes, 3 * SLAB);
-	arena->memory.limit = hk_arena_used(arena);
+	arena->memory.own.limit = hk_arena_used(arena);
 	large = hk_arena_alloc(arena, HK_CLASS_MAX + 1);
 	cr_assert_null(large);
 	block = hk_arena_alloc(arena, 13312);
@@ -383,12 +383,12 @@ Test(slab_charged, a_run_that_is_committed_serves_when_a_commit_is_refused)
 	give(front, 8);
 	hk_superslabs_trim(space, 0, (struct hk_deadline){ 0 });
 	give(last, 8);
-	arena->memory.limit = hk_arena_used(arena);
+	arena->memory.own.limit = hk_arena_used(arena);
 	cr_assert_eq(take(8, SLAB, &first), 0);
 	cr_assert_eq(first, last);
 	cr_assert_eq(take(8, SLAB, &first), HK_ERROR_LIMIT);
 	give(last, 8);
-	arena->memory.limit = SIZE_MAX;
+	arena->memory.own.limit = SIZE_MAX;
 	cr_assert_eq(taken(8), front, "the lowest");
 	close_space(); /* its runs hold no blocks */
 }
@@ -423,7 +423,7 @@ Test(slab_charged, of_two_growing_runs_the_one_that_needs_no_commit_grows)
 	cr_assert_eq(slabs->classes[GROWING].new_runs, 2);
 	cr_assert_eq(slabs->classes[GROWING].growing, 1);
 	fault_platform_rewind(&fault);
-	arena->memory.limit = hk_arena_used(arena);
+	arena->memory.own.limit = hk_arena_used(arena);
 	while (hk_slab(space, 5)->usable < 24)
 		take_one(GROWING);
 	cr_assert_eq(hk_slab(space, 0)->usable, IN_FIRST);

@@ -112,10 +112,10 @@ Test(slab_faults, no_memory_means_no_block_and_no_change)
 			cr_assert_eq(slabs->classes[classes[i]].slabs, 0);
 			cr_assert_eq(slabs->classes[classes[i]].new_runs, 0);
 			cr_assert_eq(slabs->classes[classes[i]].blocks_free, 0);
-			arena->memory.limit = fault.committed;
+			arena->memory.own.limit = fault.committed;
 			hk_slab_take(slabs, 119, blocks, 1, NULL);
 			agree();
-			arena->memory.limit = SIZE_MAX;
+			arena->memory.own.limit = SIZE_MAX;
 			take_blocks(classes[i], blocks, 32);
 			cr_assert_eq(blocks[0], space->base);
 			close_slabs();

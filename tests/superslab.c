@@ -499,7 +499,7 @@ Test(superslab, commits_no_more_ahead_near_the_limit)
 
 	for (i = 0; i < COUNT(limits); i++) {
 		open_space(NULL, 1400);
-		arena->memory.limit = limits[i];
+		arena->memory.own.limit = limits[i];
 		do {
 			size_t left = limits[i] - fault.committed, have = space->committed;
 
@@ -559,12 +559,12 @@ Test(superslab, a_take_that_fails_takes_nothing)
 			if (errors[i] == HK_ERROR_MEMORY)
 				fault.fail_at = failing;
 			else
-				arena->memory.limit = fault.committed + (failing - 1) * 4096;
+				arena->memory.own.limit = fault.committed + (failing - 1) * 4096;
 			cr_assert_eq(take(1, SLAB, &first), errors[i], "commit %llu",
 				     (unsigned long long)failing);
 			only_the_first_are_used(0);
 			cr_assert_eq(space->committed, 0);
-			arena->memory.limit = SIZE_MAX;
+			arena->memory.own.limit = SIZE_MAX;
 			cr_assert_eq(taken(1), 0);
 			close_space();
 		}

@@ -394,10 +394,10 @@ Test(superslab_trim, a_bitmap_that_cannot_be_committed_is_none)
 	cr_assert_eq(hk_bitmap_commit(space, 35), HK_ERROR_MEMORY);
 	cr_assert_eq(space->bitmap_bytes, 0);
 	verify();
-	arena->memory.limit = fault.committed;
+	arena->memory.own.limit = fault.committed;
 	cr_assert_eq(hk_bitmap_commit(space, 35), HK_ERROR_LIMIT);
 	verify();
-	arena->memory.limit = SIZE_MAX;
+	arena->memory.own.limit = SIZE_MAX;
 	cr_assert_eq(hk_bitmap_commit(space, 35), 0);
 	cr_assert_eq(hk_bitmap_commit(space, 36), 0);
 	cr_assert_eq(fault.counts[FAULT_COMMIT], 2, "the second is there already");
