@@ -312,7 +312,7 @@ int hk_arena_create(struct hk_arena **result, const struct hk_arena_config *conf
 out_release:
 	release(&memory);
 out_leave:
-	hk_budget_leave(memory.own.parent, hk_memory_committed(&memory));
+	hk_budget_leave(memory.own.parent, 0); /* nothing is charged by now */
 	return error;
 }
 

@@ -137,6 +137,8 @@ static uint32_t plain_place(uint32_t count, size_t align)
 		found = plain_find(count, align, FOUND);
 	/* what is kept stays while superslabs in use have room, and it is little or none is new */
 	if (found != HK_MAP_NONE && found + count <= (space->high + 31) / 32 * 32 &&
+	    /* a trim may have taken the last ones away again */
+	    found + count <= space->free.leaves * 32 &&
 	    (found + count <= space->high || kept <= (used + kept) / 8))
 		return found;
 	memset(plain.kept, 0, sizeof(plain.kept));
