@@ -186,7 +186,8 @@ HK_API void hk_arena_destroy(struct hk_arena *arena);
  * The struct takes less than 3 KiB of the arena; magazines are taken as classes are first
  * used, two for each. A magazine holds back at most 32 KiB of free blocks, of those beyond 2 KiB
  * 8 KiB or one block; where many blocks of a class are in use a 64th of these, of those beyond
- * 32 KiB (which else are not held back) a 16th, and never more than 512 KiB.
+ * 32 KiB (which else are not held back) a 16th; where much memory is in use a 4096th of it, of
+ * those up to 32 KiB; and never more than 512 KiB.
  *
  * Context: any thread; takes a lock, may call the platform. Return: 0, HK_ERROR_LIMIT (too many
  * caches, or no byte left in the arena's limit) or HK_ERROR_MEMORY. The caller owns the cache
