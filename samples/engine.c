@@ -14,12 +14,14 @@
 #include "os.h"
 
 #define MAX_WORKERS 16
-#define MESSAGES 16	 /* that a worker sends in a frame */
-#define MEAN_LIFE 300	 /* of an entity, in frames */
-#define LEVEL_FRAMES 500 /* from the loading of a level to its unloading */
-#define LEVEL_ASSETS 96	 /* loaded at its start; one is streamed in every other frame */
-#define STOP UINT64_MAX	 /* the frame in which everything ends */
-#define TOLD 20		 /* reports that are printed; the others are counted */
+#define MESSAGES 16	       /* that a worker sends in a frame */
+#define MEAN_LIFE 300	       /* of an entity, in frames */
+#define LEVEL_FRAMES 500       /* from the loading of a level to its unloading */
+#define LEVEL_ASSETS 96	       /* loaded at its start; one is streamed in every other frame */
+#define STOP UINT64_MAX	       /* the frame in which everything ends */
+#define TOLD 20		       /* reports that are printed; the others are counted */
+#define ALL_LIMIT (160u << 20) /* of all arenas together: less than they may have by themselves */
+#define ALL_SOFT_LIMIT (40u << 20) /* from here on the engine would rather have less */
 
 enum {
 	RENDER,
@@ -47,13 +49,14 @@ struct worker {
 };
 
 struct engine {
+	struct hk_budget memory; /* of all arenas */
 	struct hk_arena *arenas[ARENAS];
 	struct worker workers[MAX_WORKERS];
 	struct engine_options options;
 	_Atomic uint64_t frame, done; /* the frame to do; frames done, by all workers */
 	void *assets[LEVEL_ASSETS + LEVEL_FRAMES]; /* from oldest to loaded; only worker 0 */
 	size_t oldest, loaded, evicted;
-	_Atomic uint64_t faults;
+	_Atomic uint64_t faults, pressures;
 };
 
 /* Whatever goes wrong in an arena arrives here, on the thread where it went wrong. */
@@ -76,6 +79,17 @@ static bool on_oom(void *context, struct hk_arena *arena, size_t size)
 	hk_arena_free(arena, engine->assets[engine->oldest++]);
 	engine->evicted++;
 	return true;
+}
+
+/* All together have much, whichever arena it was: an engine would lower its detail. */
+static void on_pressure(void *context, struct hk_arena *arena, size_t used, size_t limit)
+{
+	struct engine *engine = context;
+
+	(void)arena;
+	(void)used;
+	(void)limit;
+	engine->pressures++;
 }
 
 static size_t roll(struct worker *worker, size_t below)
@@ -199,10 +213,15 @@ static void work(void *argument)
 
 static int set_up(struct engine *engine)
 {
+	struct hk_budget_config all = { .limit = ALL_LIMIT, .soft_limit = ALL_SOFT_LIMIT };
 	struct hk_arena_config config = { .context = engine, .on_oom = on_oom };
-	int i, error = 0;
+	int i, error;
 	uint64_t j;
 
+	all.context = engine;
+	all.on_pressure = on_pressure;
+	error = hk_budget_init(&engine->memory, &all);
+	config.budget = &engine->memory;
 	config.on_report = on_report;
 	for (i = 0; i < ARENAS && !error; i++) {
 		config.name = subsystems[i].name;
@@ -270,12 +289,15 @@ static void shut_down(struct engine *engine)
 		engine->faults += hk_arena_check(engine->arenas[i]);
 		hk_arena_destroy(engine->arenas[i]); /* reports what is still live */
 	}
+	engine->faults += hk_budget_used(&engine->memory) != 0;
+	engine->faults += hk_budget_destroy(&engine->memory) != 0;
 }
 
 int main(int argc, char **argv)
 {
 	static struct engine engine = { .options = { .frames = 2000, .workers = 4, .seed = 1 } };
 	static struct engine_row rows[ARENAS];
+	struct engine_totals totals = { .limit_bytes = ALL_LIMIT };
 	struct worker *worker;
 	unsigned i, started = 0;
 	int status;
@@ -298,7 +320,12 @@ int main(int argc, char **argv)
 		os_thread_join(&engine.workers[--started].thread);
 	for (i = 0; i < ARENAS; i++)
 		measure(&engine, i, &rows[i]);
+	totals.used_bytes = hk_budget_used(&engine.memory);
+	totals.peak_bytes = hk_budget_peak(&engine.memory);
 	shut_down(&engine);
-	engine_show(&engine.options, rows, ARENAS, engine.evicted, engine.faults);
+	totals.evicted = engine.evicted;
+	totals.pressures = engine.pressures;
+	totals.faults = engine.faults;
+	engine_show(&engine.options, rows, ARENAS, &totals);
 	return engine.faults > 0;
 }

@@ -73,14 +73,16 @@ void engine_progress(const struct engine_options *options, uint64_t frame)
 }
 
 static void show_json(const struct engine_options *options, const struct engine_row *rows,
-		      size_t count, uint64_t evicted, uint64_t faults)
+		      size_t count, const struct engine_totals *totals)
 {
 	const struct engine_row *row;
 
 	printf("{\"frames\": %" PRIu64 ", \"workers\": %" PRIu64 ", \"seed\": %" PRIu64 ",\n"
-	       " \"evicted\": %" PRIu64 ", \"faults\": %" PRIu64 ",\n"
+	       " \"evicted\": %" PRIu64 ", \"faults\": %" PRIu64 ", \"pressures\": %" PRIu64 ",\n"
+	       " \"used_bytes\": %zu, \"peak_bytes\": %zu, \"limit_bytes\": %zu,\n"
 	       " \"arenas\": [",
-	       options->frames, options->workers, options->seed, evicted, faults);
+	       options->frames, options->workers, options->seed, totals->evicted, totals->faults,
+	       totals->pressures, totals->used_bytes, totals->peak_bytes, totals->limit_bytes);
 	for (row = rows; row < rows + count; row++)
 		printf("%s\n  {\"name\": \"%s\", \"live_bytes\": %zu, \"committed_bytes\": %zu, "
 		       "\"peak_bytes\": %zu, \"budget_bytes\": %zu, \"allocations\": %" PRIu64 ", "
@@ -94,13 +96,13 @@ static void show_json(const struct engine_options *options, const struct engine_
 }
 
 static void show_text(const struct engine_options *options, const struct engine_row *rows,
-		      size_t count, uint64_t evicted, uint64_t faults)
+		      size_t count, const struct engine_totals *totals)
 {
 	const struct engine_row *row;
 
 	printf("%" PRIu64 " frames, %" PRIu64 " workers, seed %" PRIu64 ": %" PRIu64
 	       " assets evicted, %" PRIu64 " faults\n\n",
-	       options->frames, options->workers, options->seed, evicted, faults);
+	       options->frames, options->workers, options->seed, totals->evicted, totals->faults);
 	printf("arena    live MiB  committed  peak  budget  allocations  platform  worst frame\n"
 	       "                                              per frame     calls       in us\n");
 	for (row = rows; row < rows + count; row++)
@@ -110,16 +112,19 @@ static void show_text(const struct engine_options *options, const struct engine_
 		       (double)row->stats.peak_committed_bytes / MIB, (double)row->budget / MIB,
 		       (double)row->allocations / (double)options->frames,
 		       row->stats.counters.platform_call, (double)row->worst_ns / 1000);
+	printf("all                 %10.2f %5.1f %7.0f    %" PRIu64 " times under pressure\n",
+	       (double)totals->used_bytes / MIB, (double)totals->peak_bytes / MIB,
+	       (double)totals->limit_bytes / MIB, totals->pressures);
 	printf("\n"
 	       "live, committed: after the last frame. worst frame: the longest that one worker's\n"
 	       "part of a frame took in that subsystem, its writing to its blocks included.\n");
 }
 
 void engine_show(const struct engine_options *options, const struct engine_row *rows, size_t count,
-		 uint64_t evicted, uint64_t faults)
+		 const struct engine_totals *totals)
 {
 	if (options->json)
-		show_json(options, rows, count, evicted, faults);
+		show_json(options, rows, count, totals);
 	else
-		show_text(options, rows, count, evicted, faults);
+		show_text(options, rows, count, totals);
 }

@@ -32,6 +32,19 @@ struct engine_row {
 	struct hk_stats stats;
 };
 
+/**
+ * struct engine_totals - all of the engine
+ * @evicted: assets that made way.
+ * @pressures: how often memory in use came to the soft limit.
+ * @faults: reports, leaks and broken invariants.
+ * @used_bytes: of all arenas together, after the last frame; @peak_bytes: at most.
+ * @limit_bytes: of all arenas together.
+ */
+struct engine_totals {
+	uint64_t evicted, pressures, faults;
+	size_t used_bytes, peak_bytes, limit_bytes;
+};
+
 /* Reads the command line. False: the program is to end, with *status. */
 bool engine_parse(struct engine_options *options, uint64_t max_workers, int argc, char **argv,
 		  int *status);
@@ -39,8 +52,8 @@ bool engine_parse(struct engine_options *options, uint64_t max_workers, int argc
 /* A line that says how far the run is, where a person watches; ends with the last frame. */
 void engine_progress(const struct engine_options *options, uint64_t frame);
 
-/* The table. @faults: reports, leaks and broken invariants. */
+/* The table. */
 void engine_show(const struct engine_options *options, const struct engine_row *rows, size_t count,
-		 uint64_t evicted, uint64_t faults);
+		 const struct engine_totals *totals);
 
 #endif /* SAMPLES_ENGINE_SHOW_H */
