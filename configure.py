@@ -171,6 +171,7 @@ TESTS = [
     "tests/arena.c",
     "tests/cache.c",
     "tests/alloc.c",
+    "tests/prefill.c",
     "tests/realloc.c",
     "tests/budget.c",
     "tests/budget_threads.c",

@@ -55,9 +55,18 @@ static int try_large(struct hk_arena *arena, struct hk_front *front, struct requ
 		     void **block)
 {
 	struct hk_slab_marks marks = hk_slab_marks(&arena->slabs, 0);
-	int error = hk_large_alloc(&arena->large, request.size, request.align,
-				   request.zero ? request.size : 0, block);
+	int error;
 
+	if (front && front->large && request.align <= HK_SLAB_SIZE) {
+		*block = hk_large_unstash(&arena->large, request.size, &front->large);
+		hk_front_note(front, HK_STAGE_LARGE);
+		if (*block && request.zero)
+			memset(*block, 0, request.size);
+		if (*block)
+			return 0;
+	}
+	error = hk_large_alloc(&arena->large, request.size, request.align,
+			       request.zero ? request.size : 0, block);
 	if (front)
 		hk_front_note(front, hk_slab_stage(&arena->slabs, 0, marks));
 	return error;
@@ -377,6 +386,46 @@ out_free:
 	for (done = 0; done < count; done++)
 		blocks[done] = NULL;
 	return false;
+}
+
+static int prefill_large(struct hk_front *front, size_t size, size_t count)
+{
+	struct hk_large *large = &front->arena->large;
+	uint32_t before = front->large;
+	size_t have = hk_large_stashed(large, size, before);
+	int error = 0;
+
+	for (; have < count && !error; have++)
+		error = hk_large_stash(large, size, &front->large);
+	/* as many as before: what was added stands in front */
+	while (error && front->large != before)
+		hk_large_free(large, hk_large_unstash(large, size, &front->large));
+	hk_front_refresh(front);
+	return error;
+}
+
+int hk_cache_prefill(struct hk_cache *cache, size_t size, size_t count)
+{
+	struct hk_front *front = hk_front(cache);
+	struct hk_arena *arena = front->arena;
+	struct request request;
+	unsigned round = 0;
+	int error;
+
+	if (is_impossible(arena, NULL, size) || count > UINT32_MAX / 2)
+		return HK_ERROR_ARGUMENT;
+	request = request_for(size, 16, false);
+	for (;;) {
+		if (!request.size_class)
+			error = prefill_large(front, request.size, count);
+		else
+			error = hk_front_prefill(front, request.size_class, count)
+					? 0
+					: HK_ERROR_MEMORY;
+		hk_reporter_flush(&arena->reporter);
+		if (!error || !hk_arena_make_room(arena, front, size, error, round++))
+			return error;
+	}
 }
 
 void hk_free_bulk(struct hk_cache *cache, size_t count, void **blocks)

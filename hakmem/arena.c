@@ -330,6 +330,14 @@ void hk_arena_reset(struct hk_arena *arena)
 	hk_reserve_fill(&arena->space, arena->reserve_slabs, true);
 }
 
+/* A cache gives up all that it holds, what was set aside too. */
+static void empty(struct hk_front *front, bool to_depot)
+{
+	hk_front_flush(front, to_depot);
+	hk_front_drop_stash(front);
+	hk_large_drop_stash(&front->arena->large, &front->large);
+}
+
 struct leak_walk {
 	struct hk_reporter *reporter;
 	unsigned left;
@@ -385,7 +393,7 @@ void hk_arena_destroy(struct hk_arena *arena)
 		return;
 	for (slot = 0; slot < arena->cache_slots; slot++)
 		if (hk_arena_front(arena, slot)->alive)
-			hk_front_flush(hk_arena_front(arena, slot), false);
+			empty(hk_arena_front(arena, slot), false);
 	hk_depot_drain(&arena->depot);
 	hk_reporter_flush(&arena->reporter);
 	report_leaks(arena);
@@ -450,7 +458,7 @@ out_unlock:
 
 void hk_cache_flush(struct hk_cache *cache)
 {
-	hk_front_flush(hk_front(cache), false);
+	empty(hk_front(cache), false);
 	hk_reporter_flush(&hk_front(cache)->arena->reporter);
 }
 
@@ -469,7 +477,7 @@ void hk_cache_destroy(struct hk_cache *cache)
 		return;
 	}
 	/* the next cache begins with what this one had at hand */
-	hk_front_flush(front, true);
+	empty(front, true);
 	hk_reporter_flush(&arena->reporter);
 	caches_lock(arena);
 	hk_front_fold(front);

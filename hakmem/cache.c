@@ -90,6 +90,8 @@ void hk_front_reset(struct hk_front *front)
 		set_top(front, index, no_top());
 	for (index = 0; index < HK_CLASSES; index++)
 		set_spare(front, index, no_top());
+	front->stash = 0;
+	front->large = 0;
 	front->hot.bound = 0;
 	front->stage = HK_STAGE_HIT;
 }
@@ -172,6 +174,66 @@ static size_t next_batch(struct hk_front *front, unsigned size_class, unsigned c
 	return batch < most ? batch : most;
 }
 
+/* Returns a magazine that was set aside to the slabs. */
+static void drop_stashed(struct hk_front *front, unsigned size_class)
+{
+	void **top = hk_stash_pop(front->depot, &front->stash, size_class);
+
+	drain(front, top);
+	hk_magazine_put(front->depot, top);
+}
+
+/* An empty magazine, committed if need be; NULL: no memory. */
+static void **new_magazine(struct hk_front *front, unsigned size_class)
+{
+	void **empty = hk_magazine_get(front->depot, size_class);
+
+	if (empty)
+		return empty;
+	hk_depot_grow(front->depot);
+	return hk_magazine_get(front->depot, size_class);
+}
+
+/* Sets a magazine aside, with @want blocks or as many as it may have: false: no memory. */
+static bool prefill_one(struct hk_front *front, unsigned size_class, size_t want)
+{
+	struct hk_depot *depot = front->depot;
+	void **bottom = new_magazine(front, size_class);
+	unsigned capacity;
+	size_t got;
+
+	if (!bottom)
+		return false;
+	capacity = hk_magazine_capacity(depot, bottom);
+	got = hk_slab_take(depot->slabs, size_class, bottom + 1, want < capacity ? want : capacity,
+			   NULL);
+	if (got)
+		hk_stash_push(depot, &front->stash, size_class, bottom + got);
+	else
+		hk_magazine_put(depot, bottom);
+	return got != 0;
+}
+
+bool hk_front_prefill(struct hk_front *front, unsigned size_class, size_t count)
+{
+	size_t before = hk_stash_blocks(front->depot, front->stash, size_class), have = before;
+
+	while (have < count && prefill_one(front, size_class, count - have))
+		have = hk_stash_blocks(front->depot, front->stash, size_class);
+	hk_front_refresh(front);
+	if (have >= count)
+		return true;
+	while (hk_stash_blocks(front->depot, front->stash, size_class) > before)
+		drop_stashed(front, size_class);
+	return false;
+}
+
+void hk_front_drop_stash(struct hk_front *front)
+{
+	while (front->stash)
+		drop_stashed(front, hk_stash_class(front->depot, front->stash));
+}
+
 /*
  * A batch from the slabs, straight into the magazine: the last block, which lies where its NULL is,
  * is the caller's, and the lowest is on top, so that blocks leave in the order of their addresses.
@@ -206,6 +268,24 @@ static void *refill_from_slabs(struct hk_front *front, unsigned size_class)
 	return block;
 }
 
+/* A filled magazine, set aside or from the depot; NULL: there is none. */
+static void **filled_magazine(struct hk_front *front, unsigned size_class)
+{
+	void **full = hk_stash_pop(front->depot, &front->stash, size_class);
+
+	if (full) {
+		hk_count(&front->spare_swap);
+		hk_front_note(front, HK_STAGE_SPARE);
+		return full;
+	}
+	full = hk_depot_get(front->depot, size_class);
+	if (full) {
+		count_exchange(front, &front->gets[size_class]);
+		hk_front_note(front, HK_STAGE_DEPOT);
+	}
+	return full;
+}
+
 static void *refill(struct hk_front *front, unsigned size_class)
 {
 	void **top = front->hot.top[size_class], **spare = front->spare[size_class], **full;
@@ -215,11 +295,9 @@ static void *refill(struct hk_front *front, unsigned size_class)
 		hk_count(&front->spare_swap);
 		hk_front_note(front, HK_STAGE_SPARE);
 	} else {
-		full = hk_depot_get(front->depot, size_class);
+		full = filled_magazine(front, size_class);
 		if (!full)
 			return refill_from_slabs(front, size_class);
-		count_exchange(front, &front->gets[size_class]);
-		hk_front_note(front, HK_STAGE_DEPOT);
 		if (is_none(spare))
 			set_spare(front, size_class, top);
 		else if (!is_none(top))
@@ -346,7 +424,8 @@ void *hk_front_zalloc(struct hk_front *front, unsigned size_class, size_t size)
 	void *block = NULL;
 
 	/* the largest are in no magazine: they may be zero still, and are worth asking */
-	if (!hk_class_infos[size_class].capacity) {
+	if (!hk_class_infos[size_class].capacity &&
+	    !hk_stash_blocks(front->depot, front->stash, size_class)) {
 		marks = hk_slab_marks(slabs, size_class);
 		hk_slab_take(slabs, size_class, &block, 1, &zeroed);
 		hk_front_note(front, hk_slab_stage(slabs, size_class, marks));
@@ -396,5 +475,5 @@ size_t hk_front_magazines(struct hk_front *front, size_t *broken)
 	*broken += !is_none(front->hot.top[0]);
 	*broken += !is_none(front->hot.top[HK_CLASS_LARGE]);
 	*broken += !is_none(front->hot.top[HK_CLASS_INSIDE]);
-	return held;
+	return held + hk_stash_check(front->depot, front->stash, broken);
 }

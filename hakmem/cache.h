@@ -7,6 +7,10 @@
  * Everything here belongs to the cache's user, without a lock or an atomic read-modify-write.
  * The statistics of other threads read @top, @spare and the counters, hence relaxed accesses.
  * A spare is full or empty, but for what a flush of a refused block may leave.
+ *
+ * What hk_cache_prefill() set aside is a stash of the cache's own that nothing but an
+ * allocation, a flush that the host asks for and a reset touch: so it is there when it is needed,
+ * whatever is freed in between and whoever else runs out of memory.
  */
 #ifndef HK_CACHE_H
 #define HK_CACHE_H
@@ -27,6 +31,8 @@
  * @spare: per class, the topmost slot in use of the spare magazine.
  * @gets: magazines got from the depot; small, see hk_front_fold().
  * @puts: magazines put there.
+ * @stash: what hk_cache_prefill() set aside of classes and was not used yet, see hk_stash_push().
+ * @large: the first large block set aside, its first slab plus one; the next is in its header.
  * @batch: blocks that the next refill takes from the slabs; while small, how often the class was
  *	used without a magazine.
  */
@@ -46,6 +52,8 @@ struct hk_front {
 	void **spare[HK_CLASSES];
 	_Atomic uint16_t gets[HK_CLASSES];
 	_Atomic uint16_t puts[HK_CLASSES];
+	uint32_t stash;
+	uint32_t large;
 	uint8_t batch[HK_CLASSES];
 };
 
@@ -88,6 +96,16 @@ void hk_front_push(struct hk_front *front, unsigned size_class, void *ptr);
  * are filled to a quarter go to the depot as they are, while it has room. Locks: class, space.
  */
 void hk_front_flush(struct hk_front *front, bool to_depot);
+
+/*
+ * Sets blocks of a class aside until there are @count: false where there is no memory, and as many as
+ * before are. They serve when both magazines are empty, before the depot does. Locks: class, depot,
+ * space.
+ */
+bool hk_front_prefill(struct hk_front *front, unsigned size_class, size_t count);
+
+/* Returns what was set aside of classes to its slabs. Locks: class, space. */
+void hk_front_drop_stash(struct hk_front *front);
 
 /* Forgets all magazines, after a reset, but not how the classes were used. */
 void hk_front_reset(struct hk_front *front);

@@ -116,15 +116,18 @@ void hk_magazine_put(struct hk_depot *depot, void **slot)
 		      UINT32_MAX);
 }
 
+/* The topmost slot in use of a magazine whose link says how many there are. */
+static void **filled_top(struct hk_depot *depot, uint32_t index)
+{
+	return hk_magazine_bottom(depot, magazine_at(depot, index)) +
+	       stacks_of(depot).links[index].rounds;
+}
+
 void **hk_depot_get(struct hk_depot *depot, unsigned size_class)
 {
-	struct hk_stacks stacks = stacks_of(depot);
-	uint32_t got = hk_stack_pop(stacks, &depot->filled[size_class]);
+	uint32_t got = hk_stack_pop(stacks_of(depot), &depot->filled[size_class]);
 
-	if (!got)
-		return NULL;
-	return hk_magazine_bottom(depot, magazine_at(depot, got - 1)) +
-	       stacks.links[got - 1].rounds;
+	return got ? filled_top(depot, got - 1) : NULL;
 }
 
 void hk_depot_fit(struct hk_depot *depot, unsigned size_class)
@@ -318,6 +321,7 @@ static void init_depths(struct hk_depot *depot)
 		atomic_store_explicit(&depot->depth_max[size_class],
 				      depth_of(size_class, bytes_max(depot)), memory_order_relaxed);
 		atomic_store_explicit(&depot->turned_away[size_class], 0, memory_order_relaxed);
+		atomic_store_explicit(&depot->stashed[size_class], 0, memory_order_relaxed);
 		atomic_store_explicit(&depot->capacity[size_class],
 				      hk_class_infos[size_class].capacity, memory_order_relaxed);
 	}
@@ -359,6 +363,126 @@ size_t hk_depot_trim(struct hk_depot *depot)
 	count_ahead(depot);
 	depot_unlock(depot);
 	return freed;
+}
+
+static struct hk_link *link_at(struct hk_depot *depot, uint32_t index)
+{
+	return &stacks_of(depot).links[index];
+}
+
+unsigned hk_stash_class(struct hk_depot *depot, uint32_t stash)
+{
+	return hk_class_at(depot->slabs->space, *filled_top(depot, stash - 1));
+}
+
+/* Where the pile of a class is named: the stash itself, or the link of the pile before. */
+static uint32_t find_pile(struct hk_depot *depot, uint32_t stash, unsigned size_class,
+			  uint32_t *before)
+{
+	*before = 0;
+	while (stash && hk_stash_class(depot, stash) != size_class) {
+		*before = stash;
+		stash = atomic_load_explicit(&link_at(depot, stash - 1)->next,
+					     memory_order_relaxed);
+	}
+	return stash;
+}
+
+static void name_pile(struct hk_depot *depot, uint32_t *stash, uint32_t before, uint32_t pile)
+{
+	if (before)
+		atomic_store_explicit(&link_at(depot, before - 1)->next, pile,
+				      memory_order_relaxed);
+	else
+		*stash = pile;
+}
+
+/* Others may look at the links, of magazines that they saw in a stack before: hence the atomics. */
+void hk_stash_push(struct hk_depot *depot, uint32_t *stash, unsigned size_class, void **top)
+{
+	uint32_t index = hk_magazine_index(depot, top), before, blocks = 0, next = *stash;
+	uint32_t rounds = (uint32_t)hk_magazine_rounds(depot, top);
+	uint32_t pile = find_pile(depot, *stash, size_class, &before);
+	struct hk_link *link = link_at(depot, index), *under;
+
+	link->rounds = (uint16_t)rounds;
+	if (pile) {
+		under = link_at(depot, pile - 1);
+		blocks = atomic_load_explicit(&under->blocks, memory_order_relaxed);
+		next = atomic_load_explicit(&under->next, memory_order_relaxed);
+	} else {
+		before = 0;
+	}
+	atomic_store_explicit(&link->next, next, memory_order_relaxed);
+	/* release: as in hk_link_set(), for who takes this for the size of the stack it lay in */
+	atomic_store_explicit(&link->depth, pile, memory_order_release);
+	atomic_store_explicit(&link->blocks, blocks + rounds, memory_order_release);
+	name_pile(depot, stash, before, index + 1);
+	atomic_fetch_add_explicit(&depot->stashed[size_class], rounds, memory_order_relaxed);
+}
+
+void **hk_stash_pop(struct hk_depot *depot, uint32_t *stash, unsigned size_class)
+{
+	uint32_t before, pile = find_pile(depot, *stash, size_class, &before), below, next;
+	struct hk_link *link;
+
+	if (!pile)
+		return NULL;
+	link = link_at(depot, pile - 1);
+	below = atomic_load_explicit(&link->depth, memory_order_relaxed);
+	next = atomic_load_explicit(&link->next, memory_order_relaxed);
+	if (below)
+		atomic_store_explicit(&link_at(depot, below - 1)->next, next, memory_order_relaxed);
+	name_pile(depot, stash, before, below ? below : next);
+	atomic_fetch_sub_explicit(&depot->stashed[size_class], link->rounds, memory_order_relaxed);
+	return filled_top(depot, pile - 1);
+}
+
+size_t hk_stash_blocks(struct hk_depot *depot, uint32_t stash, unsigned size_class)
+{
+	uint32_t before, pile = find_pile(depot, stash, size_class, &before);
+
+	return pile ? atomic_load_explicit(&link_at(depot, pile - 1)->blocks, memory_order_relaxed)
+		    : 0;
+}
+
+/* A pile: how many magazines. */
+static size_t check_pile(struct hk_depot *depot, uint32_t pile, size_t *broken)
+{
+	uint32_t blocks =
+		atomic_load_explicit(&link_at(depot, pile - 1)->blocks, memory_order_relaxed);
+	unsigned size_class = hk_stash_class(depot, pile);
+	size_t held = 0;
+
+	while (pile && pile <= depot->count && held < depot->count) {
+		struct hk_link *link = link_at(depot, pile - 1);
+		void **bottom = hk_magazine_bottom(depot, magazine_at(depot, pile - 1));
+		uint32_t slot;
+
+		*broken += !link->rounds || link->rounds > link->capacity ||
+			   hk_stash_class(depot, pile) != size_class ||
+			   atomic_load_explicit(&link->blocks, memory_order_relaxed) != blocks;
+		for (slot = 1; slot <= link->rounds && slot <= HK_MAGAZINE_ROUNDS; slot++)
+			*broken += !bottom[slot];
+		blocks -= link->rounds;
+		pile = atomic_load_explicit(&link->depth, memory_order_relaxed);
+		held++;
+	}
+	*broken += pile || blocks;
+	return held;
+}
+
+size_t hk_stash_check(struct hk_depot *depot, uint32_t stash, size_t *broken)
+{
+	size_t held = 0, piles;
+
+	for (piles = 0; stash && stash <= depot->count && piles < HK_CLASSES; piles++) {
+		held += check_pile(depot, stash, broken);
+		stash = atomic_load_explicit(&link_at(depot, stash - 1)->next,
+					     memory_order_relaxed);
+	}
+	*broken += stash != 0;
+	return held;
 }
 
 /* One stack: what the links say of depth and blocks adds up, a magazine has its rounds. */

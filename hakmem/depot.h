@@ -70,6 +70,7 @@ struct hk_depot {
 	_Atomic uint32_t depth_max[HK_CLASSES];	  /* magazines that a class may have */
 	_Atomic uint32_t turned_away[HK_CLASSES]; /* since the last refill from slabs */
 	_Atomic uint8_t capacity[HK_CLASSES];	  /* of magazines handed out from now on */
+	_Atomic size_t stashed[HK_CLASSES];	  /* blocks, by all caches */
 	_Atomic uint32_t way;			  /* the class that makes way next */
 	struct hk_stack empty;
 	struct hk_stack filled[HK_CLASSES];
@@ -151,6 +152,24 @@ void **hk_magazine_empty(struct hk_depot *depot, unsigned size_class, void **slo
 
 /* Gives an empty magazine back; any slot of it. */
 void hk_magazine_put(struct hk_depot *depot, void **slot);
+
+/*
+ * A stash: filled magazines that a cache keeps for itself, a pile for each class. It is named by the
+ * topmost magazine of its first pile, index plus one, 0: empty. Of a magazine on top the link's @next
+ * is the next pile's, and @blocks are those of its pile; @depth is the magazine below.
+ *
+ * Adds a magazine by its topmost slot in use; takes one, NULL: there is none of the class; blocks of a
+ * class. The cache's user only.
+ */
+void hk_stash_push(struct hk_depot *depot, uint32_t *stash, unsigned size_class, void **top);
+void **hk_stash_pop(struct hk_depot *depot, uint32_t *stash, unsigned size_class);
+size_t hk_stash_blocks(struct hk_depot *depot, uint32_t stash, unsigned size_class);
+
+/* The class of a stash's first pile. */
+unsigned hk_stash_class(struct hk_depot *depot, uint32_t stash);
+
+/* How many magazines there are; what is broken of them is added. Nothing else runs. */
+size_t hk_stash_check(struct hk_depot *depot, uint32_t stash, size_t *broken);
 
 /* Takes a filled magazine: its topmost slot in use, or NULL. */
 void **hk_depot_get(struct hk_depot *depot, unsigned size_class);

@@ -106,6 +106,74 @@ size_t hk_large_size(const struct hk_large *large, const void *ptr)
 	return hk_slab(space, (uint32_t)hk_slab_number(space, ptr))->length * HK_SLAB_SIZE;
 }
 
+static void count_large_stashed(struct hk_large *large, uint32_t slabs)
+{
+	count_add(&large->stashed_blocks, 1);
+	count_add(&large->stashed_slabs, slabs);
+}
+
+int hk_large_stash(struct hk_large *large, size_t size, uint32_t *list)
+{
+	struct hk_superslabs *space = large->space;
+	uint32_t first;
+	void *block;
+	int error = hk_large_alloc(large, size, HK_SLAB_SIZE, 0, &block);
+
+	if (error)
+		return error;
+	first = (uint32_t)hk_slab_number(space, block);
+	count_large_stashed(large, hk_slab(space, first)->length);
+	hk_slab(space, first)->next = *list;
+	*list = first + 1;
+	return 0;
+}
+
+void *hk_large_unstash(struct hk_large *large, size_t size, uint32_t *list)
+{
+	struct hk_superslabs *space = large->space;
+	struct hk_slab *slab;
+	uint32_t first;
+
+	for (; *list; list = &slab->next) {
+		first = *list - 1;
+		slab = hk_slab(space, first);
+		if (slab->length != slabs_of(size))
+			continue;
+		*list = slab->next;
+		count_sub(&large->stashed_blocks, 1);
+		count_sub(&large->stashed_slabs, slab->length);
+		return hk_slab_address(space, first);
+	}
+	return NULL;
+}
+
+void hk_large_drop_stash(struct hk_large *large, uint32_t *list)
+{
+	struct hk_superslabs *space = large->space;
+
+	while (*list) {
+		struct hk_slab *slab = hk_slab(space, *list - 1);
+		void *block = hk_slab_address(space, *list - 1);
+
+		*list = slab->next;
+		count_sub(&large->stashed_blocks, 1);
+		count_sub(&large->stashed_slabs, slab->length);
+		hk_large_free(large, block);
+	}
+}
+
+size_t hk_large_stashed(const struct hk_large *large, size_t size, uint32_t list)
+{
+	const struct hk_slab *slab;
+	size_t count = 0;
+
+	for (; list; list = slab->next) {
+		slab = hk_slab(large->space, list - 1);
+		count += slab->length == slabs_of(size);
+	}
+	return count;
+}
+
 int hk_large_resize(struct hk_large *large, void *ptr, size_t size)
 {
 	struct hk_superslabs *space = large->space;
@@ -135,6 +203,8 @@ void hk_large_reset(struct hk_large *large)
 {
 	atomic_store_explicit(&large->blocks, 0, memory_order_relaxed);
 	atomic_store_explicit(&large->slabs, 0, memory_order_relaxed);
+	atomic_store_explicit(&large->stashed_blocks, 0, memory_order_relaxed);
+	atomic_store_explicit(&large->stashed_slabs, 0, memory_order_relaxed);
 }
 
 size_t hk_large_check(struct hk_large *large)

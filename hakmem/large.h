@@ -14,8 +14,10 @@
 
 struct hk_large {
 	struct hk_superslabs *space;
-	_Atomic size_t blocks; /* live */
-	_Atomic size_t slabs;  /* their slabs */
+	_Atomic size_t blocks;	       /* live, or set aside */
+	_Atomic size_t slabs;	       /* their slabs */
+	_Atomic size_t stashed_blocks; /* of these, set aside */
+	_Atomic size_t stashed_slabs;
 	_Atomic size_t allocs;
 	_Atomic size_t frees;
 };
@@ -41,6 +43,19 @@ size_t hk_large_size(const struct hk_large *large, const void *ptr);
  * lies behind it (HK_ERROR_ADDRESS_SPACE), or memory is short. Locks: space.
  */
 int hk_large_resize(struct hk_large *large, void *ptr, size_t size);
+
+/*
+ * Blocks that are set aside in a list of their owner's, first slab plus one: live for all others, but
+ * counted apart. One more; one of @size bytes, or NULL.
+ */
+int hk_large_stash(struct hk_large *large, size_t size, uint32_t *list);
+void *hk_large_unstash(struct hk_large *large, size_t size, uint32_t *list);
+
+/* Frees all that are in the list. Locks: space. */
+void hk_large_drop_stash(struct hk_large *large, uint32_t *list);
+
+/* How many in the list have @size bytes. */
+size_t hk_large_stashed(const struct hk_large *large, size_t size, uint32_t list);
 
 /* Everything was freed by a reset. */
 void hk_large_reset(struct hk_large *large);

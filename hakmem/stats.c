@@ -37,6 +37,7 @@ static void add_class(struct hk_arena *arena, unsigned size_class, struct hk_sta
 			atomic_load_explicit(&front->puts[size_class], memory_order_relaxed);
 	}
 	out->cached_blocks += hk_depot_blocks(&arena->depot, size_class);
+	out->cached_blocks += load(&arena->depot.stashed[size_class]);
 
 	hk_lock_acquire(&class->lock, platform);
 	blocks_out = class->blocks_out;
@@ -58,6 +59,24 @@ static void add_class(struct hk_arena *arena, unsigned size_class, struct hk_sta
 	out->live_bytes = out->live_blocks * out->block_size;
 	stats->cached_bytes += out->cached_blocks * out->block_size;
 	stats->free_bytes += out->free_blocks * out->block_size;
+}
+
+static size_t less(size_t all, size_t part)
+{
+	return all > part ? all - part : 0;
+}
+
+static void add_large(struct hk_arena *arena, struct hk_stats *stats)
+{
+	struct hk_class_stats *large = &stats->classes[0];
+	size_t stashed = load(&arena->large.stashed_blocks);
+	size_t stashed_slabs = load(&arena->large.stashed_slabs);
+
+	large->cached_blocks = stashed;
+	large->live_blocks = less(load(&arena->large.blocks), stashed);
+	large->slabs = load(&arena->large.slabs);
+	large->live_bytes = less(large->slabs, stashed_slabs) * HK_SLAB_SIZE;
+	stats->cached_bytes += stashed_slabs * HK_SLAB_SIZE;
 }
 
 static void add_fronts(struct hk_arena *arena, struct hk_counters *counters)
@@ -111,7 +130,6 @@ void hk_arena_stats(const struct hk_arena *const_arena, struct hk_stats *stats)
 	struct hk_arena *arena = (struct hk_arena *)const_arena; /* for its locks */
 	const struct hk_platform *platform = &arena->memory.platform;
 	struct hk_counters *counters = &stats->counters;
-	struct hk_class_stats *large = &stats->classes[0];
 	unsigned size_class;
 
 	memset(stats, 0, sizeof(*stats));
@@ -132,9 +150,7 @@ void hk_arena_stats(const struct hk_arena *const_arena, struct hk_stats *stats)
 	hk_lock_release(&arena->lock, platform);
 	add_space(arena, stats);
 
-	large->live_blocks = load(&arena->large.blocks);
-	large->slabs = load(&arena->large.slabs);
-	large->live_bytes = large->slabs * HK_SLAB_SIZE;
+	add_large(arena, stats);
 	for (size_class = 0; size_class < HK_CLASSES; size_class++) {
 		const struct hk_class_stats *class = &stats->classes[size_class];
 

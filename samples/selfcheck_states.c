@@ -216,8 +216,46 @@ static void run_arena_trim(const struct self_options *options)
 	self_close(&self);
 }
 
+static void run_cache_prefill(const struct self_options *options)
+{
+	static const size_t sizes[] = { 1, 100, 3000, 40000, SELF_MIB };
+	struct self_arena self;
+	void *blocks[20];
+	size_t i, j;
+
+	for (i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		struct hk_counters before, after;
+
+		if (!self_open(&self, options))
+			return;
+		CHECK(hk_cache_prefill(self.cache, sizes[i], 20) == HK_OK);
+		CHECK(self_live(&self) == 0);
+		CHECK(self_cached(&self) == 20 * hk_good_size(sizes[i]));
+		before = self_counters(&self);
+		for (j = 0; j < 20; j++) {
+			blocks[j] = hk_alloc(self.cache, sizes[i]);
+			CHECK(blocks[j]);
+		}
+		after = self_counters(&self);
+		CHECK(after.platform_call == before.platform_call);
+		CHECK(self_live(&self) == 20);
+		hk_free_bulk(self.cache, 20, blocks);
+		CHECK(hk_cache_prefill(self.cache, sizes[i], 3) == HK_OK);
+		self_close(&self);
+	}
+	if (!self_open(&self, options))
+		return;
+	CHECK(hk_cache_prefill(self.cache, self_hidden(SIZE_MAX), 1) == HK_ERROR_ARGUMENT);
+	CHECK(self_reported(&self, HK_FAULT_ARGUMENT, NULL));
+	self_close(&self);
+}
+
 const struct self_function self_states[] = {
-	{ "hk_arena_owns", false, run_arena_owns }, { "hk_arena_stats", false, run_arena_stats },
-	{ "hk_arena_used", false, run_arena_used }, { "hk_arena_check", false, run_arena_check },
-	{ "hk_arena_trim", false, run_arena_trim }, { NULL, false, NULL },
+	{ "hk_arena_owns", false, run_arena_owns },
+	{ "hk_arena_stats", false, run_arena_stats },
+	{ "hk_arena_used", false, run_arena_used },
+	{ "hk_arena_check", false, run_arena_check },
+	{ "hk_arena_trim", false, run_arena_trim },
+	{ "hk_cache_prefill", false, run_cache_prefill },
+	{ NULL, false, NULL },
 };

@@ -462,6 +462,11 @@ Test(budget, the_reserve_is_there_when_nothing_else_is)
 	cr_assert_eq(reserve_of(arena), MIB);
 	cr_assert_eq(hk_arena_check(arena), 0);
 	cr_assert_geq(fill(reserve_cache, 128 * KIB, &last), count);
+	/* and while it is set aside */
+	hk_arena_reset(arena);
+	hk_arena_reset(arena);
+	cr_assert_eq(reserve_of(arena), MIB);
+	cr_assert_eq(hk_arena_check(arena), 0);
 	hk_arena_destroy(arena);
 }
 
