@@ -13,7 +13,7 @@
 #define MIB ((size_t)1 << 20)
 #define MOST 300
 
-static const size_t sizes[] = { 0, 16, 100, 1000, 4000, 33000, 300000, 600000 };
+static const size_t sizes[] = { 0, 16, 100, 1000, 4000, 33000, 300000, 600000, 1500000 };
 
 static struct fault_platform fault;
 static unsigned char *blocks[MOST];
@@ -60,6 +60,8 @@ static void take_without_platform(struct heap *heap, size_t size, size_t count)
 	for (i = 0; i < count; i++) {
 		blocks[i] = i % 3 == 2 ? hk_zalloc(heap->cache, size) : hk_alloc(heap->cache, size);
 		must(blocks[i], "%zu of %zu blocks of %zu bytes", i, count, size);
+		must(hk_usable_size(heap->arena, blocks[i]) == hk_good_size(size), "%zu bytes: %zu",
+		     size, hk_usable_size(heap->arena, blocks[i]));
 		must(i % 3 != 2 || !size || (!blocks[i][0] && !blocks[i][size - 1]), "not zero");
 		memset(blocks[i], (int)i, size);
 	}
