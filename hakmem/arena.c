@@ -512,7 +512,12 @@ size_t hk_arena_trim(struct hk_arena *arena, size_t keep_bytes, uint64_t budget_
 	struct hk_deadline deadline = hk_deadline_in(&arena->memory, budget_ns);
 	size_t freed = 0;
 
-	hk_reserve_fill(&arena->space, arena->reserve_slabs, true);
+	if (arena->reserve_slabs) {
+		/* what it is to be made of may be kept, or wait for blocks in magazines */
+		hk_depot_drain(&arena->depot);
+		hk_superslabs_drop_kept(&arena->space);
+		hk_reserve_fill(&arena->space, arena->reserve_slabs, true);
+	}
 	if (hk_arena_used(arena) > keep_bytes) {
 		hk_depot_drain(&arena->depot);
 		freed = hk_slab_trim(&arena->slabs, keep_bytes, deadline);

@@ -268,36 +268,27 @@ static void *refill_from_slabs(struct hk_front *front, unsigned size_class)
 	return block;
 }
 
-/* A filled magazine, set aside or from the depot; NULL: there is none. */
-static void **filled_magazine(struct hk_front *front, unsigned size_class)
-{
-	void **full = hk_stash_pop(front->depot, &front->stash, size_class);
-
-	if (full) {
-		hk_count(&front->spare_swap);
-		hk_front_note(front, HK_STAGE_SPARE);
-		return full;
-	}
-	full = hk_depot_get(front->depot, size_class);
-	if (full) {
-		count_exchange(front, &front->gets[size_class]);
-		hk_front_note(front, HK_STAGE_DEPOT);
-	}
-	return full;
-}
-
 static void *refill(struct hk_front *front, unsigned size_class)
 {
 	void **top = front->hot.top[size_class], **spare = front->spare[size_class], **full;
+	void *block;
 
 	if (!is_empty(spare)) {
 		set_spare(front, size_class, top);
 		hk_count(&front->spare_swap);
 		hk_front_note(front, HK_STAGE_SPARE);
 	} else {
-		full = filled_magazine(front, size_class);
+		/* one by one: in a magazine frees and flushes would come upon them */
+		block = hk_stash_take(front->depot, &front->stash, size_class);
+		if (block) {
+			hk_front_note(front, HK_STAGE_SPARE);
+			return block;
+		}
+		full = hk_depot_get(front->depot, size_class);
 		if (!full)
 			return refill_from_slabs(front, size_class);
+		count_exchange(front, &front->gets[size_class]);
+		hk_front_note(front, HK_STAGE_DEPOT);
 		if (is_none(spare))
 			set_spare(front, size_class, top);
 		else if (!is_none(top))

@@ -78,13 +78,10 @@ static uint32_t carve(struct hk_depot *depot)
 	return got;
 }
 
-void **hk_magazine_empty(struct hk_depot *depot, unsigned size_class, void **slot)
+static void **make_empty(struct hk_depot *depot, unsigned capacity, void **slot)
 {
-	unsigned capacity = hk_depot_capacity(depot, size_class);
 	void **bottom;
 
-	/* at least a round: whoever has a magazine puts blocks into it */
-	capacity += !capacity;
 	/* a link shares its line with others' */
 	if (hk_magazine_capacity(depot, slot) != capacity)
 		atomic_store_explicit(&stacks_of(depot)
@@ -94,6 +91,19 @@ void **hk_magazine_empty(struct hk_depot *depot, unsigned size_class, void **slo
 	bottom = hk_magazine(slot) + HK_MAGAZINE_ROUNDS - capacity;
 	*bottom = NULL;
 	return bottom;
+}
+
+void **hk_magazine_empty(struct hk_depot *depot, unsigned size_class, void **slot)
+{
+	unsigned capacity = hk_depot_capacity(depot, size_class);
+
+	/* at least a round: whoever has a magazine puts blocks into it */
+	return make_empty(depot, capacity + !capacity, slot);
+}
+
+void **hk_magazine_whole(struct hk_depot *depot, void **slot)
+{
+	return make_empty(depot, HK_MAGAZINE_ROUNDS, slot);
 }
 
 void **hk_magazine_get(struct hk_depot *depot, unsigned size_class)
@@ -436,6 +446,29 @@ void **hk_stash_pop(struct hk_depot *depot, uint32_t *stash, unsigned size_class
 	name_pile(depot, stash, before, below ? below : next);
 	atomic_fetch_sub_explicit(&depot->stashed[size_class], link->rounds, memory_order_relaxed);
 	return filled_top(depot, pile - 1);
+}
+
+void *hk_stash_take(struct hk_depot *depot, uint32_t *stash, unsigned size_class)
+{
+	uint32_t before, pile = find_pile(depot, *stash, size_class, &before), blocks;
+	struct hk_link *link;
+	void **top, *block;
+
+	if (!pile)
+		return NULL;
+	link = link_at(depot, pile - 1);
+	top = filled_top(depot, pile - 1);
+	block = *top;
+	if (link->rounds == 1) {
+		hk_stash_pop(depot, stash, size_class);
+		hk_magazine_put(depot, top);
+		return block;
+	}
+	link->rounds--;
+	blocks = atomic_load_explicit(&link->blocks, memory_order_relaxed);
+	atomic_store_explicit(&link->blocks, blocks - 1, memory_order_release); /* as above */
+	atomic_fetch_sub_explicit(&depot->stashed[size_class], 1, memory_order_relaxed);
+	return block;
 }
 
 size_t hk_stash_blocks(struct hk_depot *depot, uint32_t stash, unsigned size_class)

@@ -150,6 +150,9 @@ void **hk_magazine_get(struct hk_depot *depot, unsigned size_class);
 /* Makes an empty magazine, by any slot, hold as much as the class's do now: its bottom slot. */
 void **hk_magazine_empty(struct hk_depot *depot, unsigned size_class, void **slot);
 
+/* Makes an empty magazine hold as much as there is room for: its bottom slot. */
+void **hk_magazine_whole(struct hk_depot *depot, void **slot);
+
 /* Gives an empty magazine back; any slot of it. */
 void hk_magazine_put(struct hk_depot *depot, void **slot);
 
@@ -158,11 +161,12 @@ void hk_magazine_put(struct hk_depot *depot, void **slot);
  * topmost magazine of its first pile, index plus one, 0: empty. Of a magazine on top the link's @next
  * is the next pile's, and @blocks are those of its pile; @depth is the magazine below.
  *
- * Adds a magazine by its topmost slot in use; takes one, NULL: there is none of the class; blocks of a
- * class. The cache's user only.
+ * Adds a magazine by its topmost slot in use; takes one, NULL: there is none of the class; takes a
+ * block; blocks of a class. The cache's user only.
  */
 void hk_stash_push(struct hk_depot *depot, uint32_t *stash, unsigned size_class, void **top);
 void **hk_stash_pop(struct hk_depot *depot, uint32_t *stash, unsigned size_class);
+void *hk_stash_take(struct hk_depot *depot, uint32_t *stash, unsigned size_class);
 size_t hk_stash_blocks(struct hk_depot *depot, uint32_t stash, unsigned size_class);
 
 /* The class of a stash's first pile. */

@@ -128,7 +128,9 @@ static bool is_beyond_limit(const struct hk_superslabs *space, uint32_t count)
 {
 	size_t slabs = atomic_load_explicit(&((struct hk_superslabs *)space)->committed,
 					    memory_order_relaxed);
-	size_t metadata = hk_memory_committed(space->memory) - slabs * HK_SLAB_SIZE;
+	size_t used = hk_memory_committed(space->memory);
+	/* a trim uncharges slabs before it counts them off */
+	size_t metadata = used > slabs * HK_SLAB_SIZE ? used - slabs * HK_SLAB_SIZE : 0;
 	size_t limit = hk_memory_limit(space->memory);
 
 	/* one that was lowered may be less than the metadata alone */

@@ -143,6 +143,36 @@ Test(prefill, is_there_when_all_else_is_used_up)
 	}
 }
 
+/* After some were used, too: what is left is not in a magazine that others could empty. */
+Test(prefill, what_is_left_stays_set_aside)
+{
+	struct heap heap;
+	size_t i, j;
+	void *filler;
+
+	for (i = 0; i < COUNT(sizes); i++) {
+		open_arena(&heap, 48 * MIB);
+		for (j = 0; j < 60; j++)
+			blocks[20 + j] = sizes[i] < 100000 ? hk_alloc(heap.cache, sizes[i]) : NULL;
+		hk_cache_flush(heap.cache);
+		cr_assert_eq(hk_cache_prefill(heap.cache, sizes[i], 20), 0);
+		blocks[0] = hk_alloc(heap.cache, sizes[i]);
+		/* fills the magazines and overflows them */
+		for (j = 0; j < 60; j++)
+			hk_free(heap.cache, blocks[20 + j]);
+		do {
+			filler = hk_alloc(heap.cache, 50000);
+		} while (filler);
+		do {
+			filler = hk_alloc(heap.cache, 48);
+		} while (filler);
+		heap.reports.count = 0;
+		take_without_platform(&heap, sizes[i], 19);
+		hk_arena_reset(heap.arena);
+		close_arena(&heap);
+	}
+}
+
 /* Several at once, in any order of setting aside and of use. */
 Test(prefill, sizes_do_not_get_in_each_others_way)
 {
