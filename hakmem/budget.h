@@ -33,11 +33,12 @@ extern "C" {
  * @soft_limit: bytes from which on @on_pressure is called; at most @limit; 0: none.
  * @context: handed to the callback.
  * @on_pressure: The bytes in use have come to @limit, the soft limit, or beyond, by a charge for
- *	@arena; @used are those in use now. Called once for each such crossing, by the thread whose
- *	call it was, before that call returns, with no lock held; or, while it runs for the same
- *	arena already, by that thread once it has returned. It may allocate, free, trim and read
- *	statistics, of any arena; reset and destroy it may not call, and of these caches it may use
- *	only its own thread's.
+ *	@arena; @used are those in use now, which may be fewer again. Called once for each such
+ *	crossing, by the thread whose call it was, before that call returns, with no lock held; or,
+ *	while it runs for the same arena already, by that thread once it has returned. Crossings
+ *	of an arena that come before the first is told are one; one by a charge that is then refused
+ *	further up may be told, too. It may allocate, free, trim and read statistics, of any arena;
+ *	reset and destroy it may not call, and of caches it may use only its own thread's.
  *
  * New fields are added at the end; zero means default.
  */
@@ -107,7 +108,7 @@ HK_API int hk_budget_set_limits(struct hk_budget *budget, size_t limit, size_t s
 HK_API size_t hk_budget_used(const struct hk_budget *budget);
 
 /**
- * hk_budget_peak() - the most bytes that a budget's arenas ever had at once
+ * hk_budget_peak() - the most bytes that a budget's arenas had at once, as looked at after each commit
  * @budget: the budget.
  *
  * Context: any thread; a load, no lock. Return: bytes.
