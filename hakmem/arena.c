@@ -235,7 +235,6 @@ static int init_budget(struct hk_budget *own, const struct hk_arena_config *conf
 		.on_pressure = config->on_pressure,
 	};
 
-	/* it has no budgets within, so that it may lie as deep as there are levels */
 	return hk_budget_init(own, &limits);
 }
 

@@ -108,7 +108,8 @@ HK_API int hk_budget_set_limits(struct hk_budget *budget, size_t limit, size_t s
 HK_API size_t hk_budget_used(const struct hk_budget *budget);
 
 /**
- * hk_budget_peak() - the most bytes that a budget's arenas had at once, as looked at after each commit
+ * hk_budget_peak() - the most bytes that a budget's arenas had at once, as looked at after each
+ * commit
  * @budget: the budget.
  *
  * Context: any thread; a load, no lock. Return: bytes.

@@ -98,9 +98,9 @@ void hk_front_push(struct hk_front *front, unsigned size_class, void *ptr);
 void hk_front_flush(struct hk_front *front, bool to_depot);
 
 /*
- * Sets blocks of a class aside until there are @count: false where there is no memory, and as many as
- * before are. They serve when both magazines are empty, before the depot does. Locks: class, depot,
- * space.
+ * Sets blocks of a class aside until there are @count: false where there is no memory, and as many
+ * as before are. They serve when both magazines are empty, before the depot does. Locks: class,
+ * depot, space.
  */
 bool hk_front_prefill(struct hk_front *front, unsigned size_class, size_t count);
 

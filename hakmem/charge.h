@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Charges against budgets. The bottom of all: an arena's own limit is a budget, too, whose parent is
- * the one that the host named.
+ * Charges against budgets. The bottom of all: an arena's own limit is a budget, too, whose parent
+ * is the one that the host named.
  *
  * No lock: each level is a compare-and-swap that does not pass the level's limit; where one further
  * up refuses, those below get back what they were charged. A charge that is refused may so make
@@ -30,7 +30,10 @@ void hk_uncharge(struct hk_budget *budget, size_t bytes);
 /* What is charged was really taken: the peaks follow. */
 void hk_charge_settled(struct hk_budget *budget);
 
-/* The lowest limit, and the least that a limit leaves, of a budget and all above; SIZE_MAX: none. */
+/*
+ * The lowest limit, and the least that a limit leaves, of a budget and all above; SIZE_MAX:
+ * none.
+ */
 size_t hk_charge_limit(const struct hk_budget *budget);
 size_t hk_charge_left(const struct hk_budget *budget);
 

@@ -234,8 +234,8 @@ void hk_depot_missed(struct hk_depot *depot, unsigned size_class)
 }
 
 /*
- * Drains a class down to @blocks, at most @most magazines: how many. In blocks, since magazines hold
- * more or less.
+ * Drains a class down to @blocks, at most @most magazines: how many. In blocks, since magazines
+ * hold more or less.
  */
 static uint32_t drain_to(struct hk_depot *depot, unsigned size_class, size_t blocks, uint32_t most)
 {

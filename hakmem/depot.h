@@ -34,8 +34,8 @@
 #define HK_DEPOT_PART 64u
 
 /*
- * A magazine may hold this part of the blocks in use of its class, or of all memory in use, as far as
- * that is more than the class has at first, and at most so many bytes.
+ * A magazine may hold this part of the blocks in use of its class, or of all memory in use, as far
+ * as that is more than the class has at first, and at most so many bytes.
  */
 #define HK_MAGAZINE_PART 64u
 #define HK_MAGAZINE_PART_MEDIUM 16u /* of classes that have none at first, and no other part */
@@ -157,9 +157,10 @@ void **hk_magazine_whole(struct hk_depot *depot, void **slot);
 void hk_magazine_put(struct hk_depot *depot, void **slot);
 
 /*
- * A stash: filled magazines that a cache keeps for itself, a pile for each class. It is named by the
- * topmost magazine of its first pile, index plus one, 0: empty. Of a magazine on top the link's @next
- * is the next pile's, and @blocks are those of its pile; @depth is the magazine below.
+ * A stash: filled magazines that a cache keeps for itself, a pile for each class. It is named by
+ * the topmost magazine of its first pile, index plus one, 0: empty. Of a magazine on top the
+ * link's @next is the next pile's, and @blocks are those of its pile; @depth is the magazine
+ * below.
  *
  * Adds a magazine by its topmost slot in use; takes one, NULL: there is none of the class; takes a
  * block; blocks of a class. The cache's user only.

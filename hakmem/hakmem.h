@@ -211,8 +211,8 @@ HK_API void hk_cache_flush(struct hk_cache *cache);
  * @size: bytes of each, 0 to PTRDIFF_MAX.
  * @count: blocks to be set aside by then, for all sizes of its class.
  *
- * The next @count hk_alloc() or hk_zalloc() of @size through this cache succeed without the platform,
- * whatever that and the limit have left, is freed, or others do. A flush and a reset end it.
+ * The next @count hk_alloc() or hk_zalloc() of @size through this cache succeed without the
+ * platform, whatever is used up, is freed, or others do. A flush and a reset end it.
  *
  * Context: the cache's user; takes locks, may call the platform and on_oom. Return: 0,
  * HK_ERROR_ARGUMENT, or another error: no memory, and no more is set aside than was before.

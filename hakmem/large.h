@@ -45,8 +45,8 @@ size_t hk_large_size(const struct hk_large *large, const void *ptr);
 int hk_large_resize(struct hk_large *large, void *ptr, size_t size);
 
 /*
- * Blocks that are set aside in a list of their owner's, first slab plus one: live for all others, but
- * counted apart. One more; one of @size bytes, or NULL.
+ * Blocks that are set aside in a list of their owner's, first slab plus one: live for all others,
+ * but counted apart. One more; one of @size bytes, or NULL.
  */
 int hk_large_stash(struct hk_large *large, size_t size, uint32_t *list);
 void *hk_large_unstash(struct hk_large *large, size_t size, uint32_t *list);

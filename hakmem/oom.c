@@ -18,7 +18,10 @@ static bool give_up(struct hk_arena *arena, struct hk_front *front, size_t size,
 	return false;
 }
 
-/* The host's last word, with what the reserve had at hand; where it has none to say, that is tried. */
+/*
+ * The host's last word, with what the reserve had at hand; where it has none to say, that is
+ * tried.
+ */
 static bool ask_host(struct hk_arena *arena, struct hk_front *front, size_t size, bool released)
 {
 	bool again;

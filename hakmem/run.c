@@ -166,8 +166,8 @@ static uint32_t find_run(struct hk_superslabs *space, uint32_t count, size_t ali
  * was used so far, or beyond all that was used while much is kept. A little stays kept, since else
  * short runs nibble at it, and the next large block goes beyond all the same.
  *
- * Not whether it takes a commit, or a superslab more: an arena that was reset has more of these than
- * one that is new, and should do the same.
+ * Not whether it takes a commit, or a superslab more: an arena that was reset has more of these
+ * than one that is new, and should do the same.
  */
 static bool is_reason(const struct hk_superslabs *space, uint32_t found, uint32_t count)
 {

@@ -90,7 +90,10 @@ static void word_store(struct hk_slabs *slabs, uint32_t number, const struct hk_
 		run->summary[word / 32] &= ~bit;
 }
 
-/* Hands out neighbours, lowest first, downwards from @end. Four at once: most first passes are this. */
+/*
+ * Hands out neighbours, lowest first, downwards from @end. Four at once: most first passes are
+ * this.
+ */
 static void take_row(unsigned char *block, size_t size, size_t count, void **end)
 {
 	for (; count >= 4; count -= 4, end -= 4, block += 4 * size) {

@@ -222,9 +222,9 @@ void hk_run_give(struct hk_superslabs *space, uint32_t first, uint32_t count);
 int hk_run_extend(struct hk_superslabs *space, uint32_t first, uint32_t count, uint32_t more);
 
 /*
- * Blocks from this size on are moved. Three calls of the system take 15 to 45 us whatever the size; a
- * copy takes 30 to 40 us for 128 KiB whose pages are there, and 150 to 220 where they are touched for
- * the first time (a shared machine, Xeon).
+ * Blocks from this size on are moved. Three calls of the system take 15 to 45 us whatever the
+ * size; a copy takes 30 to 40 us for 128 KiB whose pages are there, and 150 to 220 where they are
+ * touched for the first time (a shared machine, Xeon).
  */
 #define HK_MOVE_MIN ((size_t)128 << 10)
 
@@ -236,8 +236,8 @@ bool hk_space_move(struct hk_superslabs *space, void *from, size_t from_size, vo
 		   size_t to_size);
 
 /*
- * Sets @count slabs aside, if that is not so already: 0 or an error as above. With @ready only slabs
- * that are committed, so that the platform is not called. Locks: space.
+ * Sets @count slabs aside, if that is not so already: 0 or an error as above. With @ready only
+ * slabs that are committed, so that the platform is not called. Locks: space.
  */
 int hk_reserve_fill(struct hk_superslabs *space, uint32_t count, bool ready);
 

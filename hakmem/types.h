@@ -122,12 +122,12 @@ struct hk_report {
  * @platform: copied at creation; its context must outlive the arena. NULL: the system's.
  * @context: handed to the callbacks.
  * @on_oom: An allocation of @size bytes finds no memory: a limit or the range is used up, or
- *	the platform refused; the reserve has just been given up. No lock is held, and any function may be called but reset and
- *	destroy (the cache at work among them): free something and return true to try again,
- *	return false and the allocation returns NULL. Within the callback an allocation that
- *	fails through the same cache or through the arena returns NULL at once. Threads that fail
- *	through caches of their own meanwhile call it too; those that fail through the arena
- *	don't, and get NULL.
+ *	the platform refused; the reserve, where it could help, has just been given up. No lock is
+ *	held, and any function may be called but reset and destroy (the cache at work among them):
+ *	free something and return true to try again, return false and the allocation returns NULL.
+ *	Within the callback an allocation that fails through the same cache or through the arena
+ *	returns NULL at once. Threads that fail through caches of their own meanwhile call it too;
+ *	those that fail through the arena don't, and get NULL.
  * @on_report: Told whatever goes wrong, after all locks are released; it may call
  *	hk_arena_stats() and hk_arena_used(), nothing else. NULL: see enum hk_fault.
  * @large_pages: ask the platform for large pages in the arena's range. They save TLB misses

@@ -186,9 +186,10 @@ static int move_mapping(unsigned char *from, size_t size, unsigned char *to, siz
  * be asked for, so it is found by halving. Pieces already moved are copied back when a later one
  * fails: @from is still accessible.
  *
- * Moved pages keep a mapping of their own. What they left behind is mapped anew, so that the kernel
- * joins it to its neighbours again; else a heap that moves much would reach the most mappings that a
- * process may have, and the host with it. Where that is refused, it is accessible all the same.
+ * Moved pages keep a mapping of their own. What they left behind is mapped anew, so that the
+ * kernel joins it to its neighbours again; else a heap that moves much would reach the most
+ * mappings that a process may have, and the host with it. Where that is refused, it is accessible
+ * all the same.
  */
 static int posix_move(void *context, void *from, size_t from_size, void *to, size_t to_size)
 {

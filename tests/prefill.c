@@ -73,6 +73,17 @@ static void take_without_platform(struct heap *heap, size_t size, size_t count)
 	}
 }
 
+/* Flushes this very cache, drains the depot, trims, and finds nothing. */
+static void use_up(struct heap *heap)
+{
+	while (hk_alloc(heap->cache, 50000))
+		;
+	while (hk_alloc(heap->cache, 48))
+		;
+	cr_assert_geq(heap->reports.count, 2);
+	heap->reports.count = 0;
+}
+
 Test(prefill, as_many_as_were_asked_for_are_there, .timeout = 60)
 {
 	static const size_t counts[] = { 0, 1, 2, 5, 70, 200 };
@@ -123,20 +134,11 @@ Test(prefill, is_there_when_all_else_is_used_up)
 {
 	struct heap heap;
 	size_t i;
-	void *filler;
 
 	for (i = 0; i < COUNT(sizes); i++) {
 		open_arena(&heap, 48 * MIB);
 		cr_assert_eq(hk_cache_prefill(heap.cache, sizes[i], 20), 0);
-		/* flushes this very cache, drains the depot, trims, and finds nothing */
-		do {
-			filler = hk_alloc(heap.cache, 50000);
-		} while (filler);
-		do {
-			filler = hk_alloc(heap.cache, 48);
-		} while (filler);
-		cr_assert_geq(heap.reports.count, 2);
-		heap.reports.count = 0;
+		use_up(&heap);
 		take_without_platform(&heap, sizes[i], 20);
 		hk_arena_reset(heap.arena);
 		close_arena(&heap);
@@ -148,7 +150,6 @@ Test(prefill, what_is_left_stays_set_aside)
 {
 	struct heap heap;
 	size_t i, j;
-	void *filler;
 
 	for (i = 0; i < COUNT(sizes); i++) {
 		open_arena(&heap, 48 * MIB);
@@ -160,13 +161,7 @@ Test(prefill, what_is_left_stays_set_aside)
 		/* fills the magazines and overflows them */
 		for (j = 0; j < 60; j++)
 			hk_free(heap.cache, blocks[20 + j]);
-		do {
-			filler = hk_alloc(heap.cache, 50000);
-		} while (filler);
-		do {
-			filler = hk_alloc(heap.cache, 48);
-		} while (filler);
-		heap.reports.count = 0;
+		use_up(&heap);
 		take_without_platform(&heap, sizes[i], 19);
 		hk_arena_reset(heap.arena);
 		close_arena(&heap);

@@ -102,8 +102,8 @@ struct ring {
 };
 
 /*
- * The ring is full: the next fifth of it survives this time; what lies below is freed in order, what
- * lies above in reverse. (sh6bench by MicroQuill does so.)
+ * The ring is full: the next fifth of it survives this time; what lies below is freed in order,
+ * what lies above in reverse. (sh6bench by MicroQuill does so.)
  */
 RECIPE void lifetime_wrap(struct worker *worker, enum workload_mode mode, struct ring *ring)
 {
@@ -198,7 +198,10 @@ RECIPE bool grow_once(struct worker *worker, enum workload_mode mode)
 	return going;
 }
 
-/* A recipe with a length of its own goes on beyond it only where operations or a time are asked for. */
+/*
+ * A recipe with a length of its own goes on beyond it only where operations or a time are asked
+ * for.
+ */
 RECIPE bool is_over(const struct worker *worker, uint64_t round, uint64_t rounds)
 {
 	const struct run *run = worker->run;
@@ -258,8 +261,8 @@ RECIPE void pairs(struct worker *worker, enum workload_mode mode)
 }
 
 /*
- * Each round leaves one block in every 50 behind. Their cells are those of @more; when it is full, a
- * run that is longer than the recipe begins anew.
+ * Each round leaves one block in every 50 behind. Their cells are those of @more; when it is full,
+ * a run that is longer than the recipe begins anew.
  */
 RECIPE void pinned(struct worker *worker, enum workload_mode mode)
 {
