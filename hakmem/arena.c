@@ -295,6 +295,8 @@ int hk_arena_create(struct hk_arena **result, const struct hk_arena_config *conf
 		hk_memory_count_call(&arena->memory);
 		memory.platform.large_pages(memory.platform.context, arena->space.base,
 					    layout.slabs_max * HK_SLAB_SIZE, true);
+		/* what a move leaves would have small pages for ever, and a mapping of its own */
+		arena->memory.platform.move = NULL;
 	}
 	arena->reserve_slabs = (uint32_t)reserve;
 	error = hk_reserve_fill(&arena->space, arena->reserve_slabs, false);

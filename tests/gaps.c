@@ -91,6 +91,31 @@ Test(gaps, moves_are_counted)
 	close_arena(&heap);
 }
 
+/* What a move leaves is mapped anew, without the large pages that were asked for. */
+Test(gaps, blocks_are_copied_where_large_pages_were_asked_for)
+{
+	struct hk_arena_config config = { .address_space = 256 * MIB,
+					  .platform = &fault.platform,
+					  .large_pages = true };
+	struct hk_arena *arena;
+	struct hk_cache *cache;
+	void *block;
+
+	cr_assert_eq(fault_platform_init(&fault, &(struct fault_options){ .copy_move = true }), 0);
+	if (!fault.platform.large_pages)
+		cr_skip_test("this system has no large pages");
+	cr_assert_eq(hk_arena_create(&arena, &config), 0);
+	cr_assert_eq(hk_cache_create(arena, &cache), 0);
+	block = hk_alloc(cache, MIB);
+	cr_assert(block && hk_alloc(cache, MIB));
+	test_fill(block, MIB, 3);
+	block = hk_realloc(cache, block, 2 * MIB);
+	cr_assert(block && test_holds(block, MIB, 3));
+	cr_assert_eq(fault.counts[FAULT_MOVE], 0);
+	hk_arena_destroy(arena);
+	cr_assert_eq(fault_platform_end(&fault), 0, "%s", fault.violation);
+}
+
 /* Blocks of a class, too, have pages of their own: from 128 KiB on these are moved, not copied. */
 Test(gaps, medium_blocks_are_moved_by_the_platform)
 {
