@@ -24,6 +24,14 @@
 #define LARGE_BLOCKS 12
 
 /*
+ * An arena that has large pages moves none of them. So each sweep hides the one or the other of
+ * the two functions; the arena asks for large pages always, which must be nothing where there
+ * are none.
+ */
+#define NO_LARGE_PAGES FAULT_BIT(FAULT_LARGE_PAGES)
+#define NO_MOVE FAULT_BIT(FAULT_MOVE)
+
+/*
  * Failures that the host must hear of. To go without moved pages, without large pages or with a
  * reservation that is less aligned is none.
  */
@@ -412,19 +420,34 @@ static void sweep_lasting(struct fault_options options, size_t top)
 
 Test(faults, sweep_4k_pages, .timeout = 120)
 {
-	sweep((struct fault_options){ .page_size = 4096, .forbid = true, .fake_clock = true },
+	sweep((struct fault_options){ .page_size = 4096,
+				      .forbid = true,
+				      .fake_clock = true,
+				      .hide = NO_LARGE_PAGES },
 	      64 * MIB);
 }
 
 Test(faults, sweep_16k_pages, .timeout = 120)
 {
-	sweep((struct fault_options){ .page_size = 16384, .forbid = true, .fake_clock = true },
+	sweep((struct fault_options){ .page_size = 16384,
+				      .forbid = true,
+				      .fake_clock = true,
+				      .hide = NO_LARGE_PAGES },
 	      64 * MIB);
 }
 
 Test(faults, sweep_64k_pages, .timeout = 120)
 {
-	sweep((struct fault_options){ .page_size = 65536, .forbid = true, .fake_clock = true },
+	sweep((struct fault_options){ .page_size = 65536,
+				      .forbid = true,
+				      .fake_clock = true,
+				      .hide = NO_LARGE_PAGES },
+	      64 * MIB);
+}
+
+Test(faults, sweep_large_pages, .timeout = 120)
+{
+	sweep((struct fault_options){ .forbid = true, .fake_clock = true, .hide = NO_MOVE },
 	      64 * MIB);
 }
 
@@ -434,8 +457,7 @@ Test(faults, sweep_garbage, .timeout = 120)
 	sweep((struct fault_options){ .garbage = true,
 				      .forbid = true,
 				      .fake_clock = true,
-				      .hide = FAULT_BIT(FAULT_MOVE) |
-					      FAULT_BIT(FAULT_LARGE_PAGES) },
+				      .hide = NO_MOVE | NO_LARGE_PAGES },
 	      4 * MIB);
 }
 
@@ -443,7 +465,8 @@ Test(faults, sweep_charged, .timeout = 120)
 {
 	sweep((struct fault_options){ .flags = HK_PLATFORM_CHARGED,
 				      .forbid = true,
-				      .fake_clock = true },
+				      .fake_clock = true,
+				      .hide = NO_LARGE_PAGES },
 	      64 * MIB);
 }
 
@@ -451,7 +474,8 @@ Test(faults, all_fails_from_some_call_on_4k_pages, .timeout = 120)
 {
 	sweep_lasting((struct fault_options){ .page_size = 4096,
 					      .forbid = true,
-					      .fake_clock = true },
+					      .fake_clock = true,
+					      .hide = NO_LARGE_PAGES },
 		      8 * MIB);
 }
 
@@ -459,7 +483,8 @@ Test(faults, all_fails_from_some_call_on_16k_pages, .timeout = 120)
 {
 	sweep_lasting((struct fault_options){ .page_size = 16384,
 					      .forbid = true,
-					      .fake_clock = true },
+					      .fake_clock = true,
+					      .hide = NO_LARGE_PAGES },
 		      8 * MIB);
 }
 
@@ -467,7 +492,8 @@ Test(faults, all_fails_from_some_call_on_64k_pages, .timeout = 120)
 {
 	sweep_lasting((struct fault_options){ .page_size = 65536,
 					      .forbid = true,
-					      .fake_clock = true },
+					      .fake_clock = true,
+					      .hide = NO_LARGE_PAGES },
 		      8 * MIB);
 }
 
