@@ -354,6 +354,8 @@ static uint64_t run(struct fault_options options, size_t top, uint64_t fail_at, 
 	cr_assert_eq(hk_platform_system(&behind), 0);
 	behind.large_pages = ignore_large_pages;
 	options.inner = &behind;
+	options.forbid = true;
+	options.fake_clock = true;
 	options.copy_move = !behind.move;
 	cr_assert_eq(fault_platform_init(fault, &options), 0);
 	fault->fail_at = fail_at;
@@ -420,80 +422,50 @@ static void sweep_lasting(struct fault_options options, size_t top)
 
 Test(faults, sweep_4k_pages, .timeout = 120)
 {
-	sweep((struct fault_options){ .page_size = 4096,
-				      .forbid = true,
-				      .fake_clock = true,
-				      .hide = NO_LARGE_PAGES },
-	      64 * MIB);
+	sweep((struct fault_options){ .page_size = 4096, .hide = NO_LARGE_PAGES }, 64 * MIB);
 }
 
 Test(faults, sweep_16k_pages, .timeout = 120)
 {
-	sweep((struct fault_options){ .page_size = 16384,
-				      .forbid = true,
-				      .fake_clock = true,
-				      .hide = NO_LARGE_PAGES },
-	      64 * MIB);
+	sweep((struct fault_options){ .page_size = 16384, .hide = NO_LARGE_PAGES }, 64 * MIB);
 }
 
 Test(faults, sweep_64k_pages, .timeout = 120)
 {
-	sweep((struct fault_options){ .page_size = 65536,
-				      .forbid = true,
-				      .fake_clock = true,
-				      .hide = NO_LARGE_PAGES },
-	      64 * MIB);
+	sweep((struct fault_options){ .page_size = 65536, .hide = NO_LARGE_PAGES }, 64 * MIB);
 }
 
 Test(faults, sweep_large_pages, .timeout = 120)
 {
-	sweep((struct fault_options){ .forbid = true, .fake_clock = true, .hide = NO_MOVE },
-	      64 * MIB);
+	sweep((struct fault_options){ .hide = NO_MOVE }, 64 * MIB);
 }
 
 /* A platform of the barest kind, whose memory comes with what others left in it. */
 Test(faults, sweep_garbage, .timeout = 120)
 {
-	sweep((struct fault_options){ .garbage = true,
-				      .forbid = true,
-				      .fake_clock = true,
-				      .hide = NO_MOVE | NO_LARGE_PAGES },
-	      4 * MIB);
+	sweep((struct fault_options){ .garbage = true, .hide = NO_MOVE | NO_LARGE_PAGES }, 4 * MIB);
 }
 
 Test(faults, sweep_charged, .timeout = 120)
 {
-	sweep((struct fault_options){ .flags = HK_PLATFORM_CHARGED,
-				      .forbid = true,
-				      .fake_clock = true,
-				      .hide = NO_LARGE_PAGES },
+	sweep((struct fault_options){ .flags = HK_PLATFORM_CHARGED, .hide = NO_LARGE_PAGES },
 	      64 * MIB);
 }
 
 Test(faults, all_fails_from_some_call_on_4k_pages, .timeout = 120)
 {
-	sweep_lasting((struct fault_options){ .page_size = 4096,
-					      .forbid = true,
-					      .fake_clock = true,
-					      .hide = NO_LARGE_PAGES },
-		      8 * MIB);
+	sweep_lasting((struct fault_options){ .page_size = 4096, .hide = NO_LARGE_PAGES }, 8 * MIB);
 }
 
 Test(faults, all_fails_from_some_call_on_16k_pages, .timeout = 120)
 {
-	sweep_lasting((struct fault_options){ .page_size = 16384,
-					      .forbid = true,
-					      .fake_clock = true,
-					      .hide = NO_LARGE_PAGES },
+	sweep_lasting((struct fault_options){ .page_size = 16384, .hide = NO_LARGE_PAGES },
 		      8 * MIB);
 }
 
 Test(faults, all_fails_from_some_call_on_64k_pages, .timeout = 120)
 {
-	sweep_lasting((struct fault_options){ .page_size = 65536,
-					      .forbid = true,
-					      .fake_clock = true,
-					      .hide = NO_LARGE_PAGES },
+	sweep_lasting((struct fault_options){ .page_size = 65536, .hide = NO_LARGE_PAGES },
 		      8 * MIB);
 }
 
