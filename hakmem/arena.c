@@ -13,6 +13,7 @@
 #define ALIGNED_FROM (64 * MIB)
 #define CACHES_DEFAULT 1024u
 #define LEAKS_TOLD 8u
+#define DELAY_DEFAULT 256u
 
 /* Offsets and sizes of what lies in a reservation. */
 struct layout {
@@ -298,6 +299,7 @@ int hk_arena_create(struct hk_arena **result, const struct hk_arena_config *conf
 		/* what a move leaves would have small pages for ever, and a mapping of its own */
 		arena->memory.platform.move = NULL;
 	}
+	arena->upkeep.delay = config->maintain_delay ? config->maintain_delay : DELAY_DEFAULT;
 	arena->reserve_slabs = (uint32_t)reserve;
 	error = hk_reserve_fill(&arena->space, arena->reserve_slabs, false);
 	if (error) {
@@ -410,16 +412,6 @@ int hk_arena_set_limits(struct hk_arena *arena, size_t limit, size_t soft_limit)
 	return hk_budget_set_limits(&arena->memory.own, limit, soft_limit);
 }
 
-static void caches_lock(struct hk_arena *arena)
-{
-	hk_lock_acquire(&arena->lock, &arena->memory.platform);
-}
-
-static void caches_unlock(struct hk_arena *arena)
-{
-	hk_lock_release(&arena->lock, &arena->memory.platform);
-}
-
 int hk_cache_create(struct hk_arena *arena, struct hk_cache **cache)
 {
 	struct hk_front *front = NULL;
@@ -427,7 +419,7 @@ int hk_cache_create(struct hk_arena *arena, struct hk_cache **cache)
 	int error = 0;
 
 	*cache = NULL;
-	caches_lock(arena);
+	hk_caches_lock(arena);
 	if (arena->cache_free) {
 		slot = arena->cache_free - 1;
 		arena->cache_free = hk_arena_front(arena, slot)->next_free;
@@ -450,7 +442,7 @@ int hk_cache_create(struct hk_arena *arena, struct hk_cache **cache)
 	*cache = &front->hot;
 
 out_unlock:
-	caches_unlock(arena);
+	hk_caches_unlock(arena);
 	if (!error)
 		hk_depot_reserve(&arena->depot);
 	hk_reporter_flush(&arena->reporter);
@@ -480,7 +472,7 @@ void hk_cache_destroy(struct hk_cache *cache)
 	/* the next cache begins with what this one had at hand */
 	empty(front, true);
 	hk_reporter_flush(&arena->reporter);
-	caches_lock(arena);
+	hk_caches_lock(arena);
 	hk_front_fold(front);
 	arena->gone.spare_swap += front->spare_swap;
 	arena->gone.free_null += front->free_null;
@@ -490,46 +482,7 @@ void hk_cache_destroy(struct hk_cache *cache)
 	front->next_free = arena->cache_free;
 	arena->cache_free = front->slot + 1;
 	arena->cache_count--;
-	caches_unlock(arena);
-}
-
-/* Cache structs beyond the last use, when none is alive. */
-static size_t trim_caches(struct hk_arena *arena)
-{
-	size_t freed = 0;
-
-	caches_lock(arena);
-	if (!arena->cache_count) {
-		arena->cache_slots = 0;
-		arena->cache_free = 0;
-		freed = hk_section_shrink(&arena->memory, &arena->caches, sizeof(*arena));
-	}
-	caches_unlock(arena);
-	return freed;
-}
-
-size_t hk_arena_trim(struct hk_arena *arena, size_t keep_bytes, uint64_t budget_ns)
-{
-	struct hk_deadline deadline = hk_deadline_in(&arena->memory, budget_ns);
-	size_t freed = 0;
-
-	if (arena->reserve_slabs) {
-		/* what it is to be made of may be kept, or wait for blocks in magazines */
-		hk_depot_drain(&arena->depot);
-		hk_superslabs_drop_kept(&arena->space);
-		hk_reserve_fill(&arena->space, arena->reserve_slabs, true);
-	}
-	if (hk_arena_used(arena) > keep_bytes) {
-		hk_depot_drain(&arena->depot);
-		freed = hk_slab_trim(&arena->slabs, keep_bytes, deadline);
-		if (!freed || !hk_deadline_over(&arena->memory, deadline))
-			freed += hk_superslabs_trim(&arena->space, keep_bytes, deadline);
-		if (hk_arena_used(arena) > keep_bytes &&
-		    (!freed || !hk_deadline_over(&arena->memory, deadline)))
-			freed += hk_depot_trim(&arena->depot) + trim_caches(arena);
-	}
-	hk_reporter_flush(&arena->reporter);
-	return freed;
+	hk_caches_unlock(arena);
 }
 
 size_t hk_arena_used(const struct hk_arena *arena)

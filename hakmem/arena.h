@@ -15,6 +15,24 @@
 
 #include <hakmem/cache.h>
 
+/**
+ * struct hk_upkeep - where hk_arena_maintain() is
+ * @busy: a thread is at it; the fields below but @calls are that thread's.
+ * @calls: how many there were.
+ * @delay: after so many a window ends: what was not used in it is given back.
+ * @slot: the cache that is looked at next.
+ * @ahead: slabs to be committed before they are asked for.
+ * @spare: slabs to be given back.
+ */
+struct hk_upkeep {
+	_Atomic uint32_t busy;
+	_Atomic uint32_t calls;
+	uint32_t delay;
+	uint32_t slot;
+	size_t ahead;
+	size_t spare;
+};
+
 struct hk_arena {
 	struct hk_memory memory;
 	struct hk_reporter reporter;
@@ -26,8 +44,9 @@ struct hk_arena {
 	bool (*on_oom)(void *context, struct hk_arena *arena, size_t size);
 	struct hk_section caches; /* begins with this struct */
 	struct hk_lock lock;	  /* of the caches */
-	uint32_t reserve_slabs;	  /* to be set aside */
-	uint32_t cache_slots;	  /* that were ever used */
+	struct hk_upkeep upkeep;
+	uint32_t reserve_slabs; /* to be set aside */
+	uint32_t cache_slots;	/* that were ever used */
 	uint32_t cache_slots_max;
 	uint32_t cache_free; /* a slot that is not alive, plus one */
 	size_t cache_count;
@@ -51,6 +70,16 @@ static inline size_t hk_front_offset(uint32_t slot)
 static inline struct hk_front *hk_arena_front(const struct hk_arena *arena, uint32_t slot)
 {
 	return (struct hk_front *)(void *)(arena->caches.base + hk_front_offset(slot));
+}
+
+static inline void hk_caches_lock(struct hk_arena *arena)
+{
+	hk_lock_acquire(&arena->lock, &arena->memory.platform);
+}
+
+static inline void hk_caches_unlock(struct hk_arena *arena)
+{
+	hk_lock_release(&arena->lock, &arena->memory.platform);
 }
 
 /*

@@ -92,6 +92,8 @@ void hk_front_reset(struct hk_front *front)
 		set_spare(front, index, no_top());
 	front->stash = 0;
 	front->large = 0;
+	front->rest = 0;
+	front->resting = false;
 	front->hot.bound = 0;
 	front->stage = HK_STAGE_HIT;
 }
@@ -268,11 +270,117 @@ static void *refill_from_slabs(struct hk_front *front, unsigned size_class)
 	return block;
 }
 
+/* Of a magazine that was laid down: it was the spare one. */
+#define MARK_SPARE 256u
+
+/* An empty magazine is nobody's. */
+static void lay_down(struct hk_front *front, uint32_t *list, uint32_t mark, void **top)
+{
+	struct hk_depot *depot = front->depot;
+
+	if (is_none(top))
+		return;
+	if (is_empty(top)) {
+		hk_magazine_put(depot, top);
+		return;
+	}
+	hk_rest_push(depot, list, mark, top);
+	atomic_fetch_add_explicit(&depot->stashed[mark % MARK_SPARE],
+				  hk_magazine_rounds(depot, top), memory_order_relaxed);
+}
+
+void hk_front_rest(struct hk_front *front, uint32_t now)
+{
+	uint32_t list = 0;
+	unsigned size_class;
+
+	if (front->resting)
+		return;
+	for (size_class = 1; size_class < HK_CLASSES; size_class++) {
+		void **top = front->hot.top[size_class], **spare = front->spare[size_class];
+
+		set_top(front, size_class, no_top());
+		set_spare(front, size_class, no_top());
+		lay_down(front, &list, size_class, top);
+		lay_down(front, &list, size_class + MARK_SPARE, spare);
+	}
+	front->resting = true;
+	hk_depot_lock(front->depot);
+	front->rest = list;
+	front->rested = now;
+	hk_depot_unlock(front->depot);
+}
+
+/* One that was laid down; NULL: none is left. Depot's lock held. */
+static void **pick_up(struct hk_front *front, uint32_t *mark)
+{
+	struct hk_depot *depot = front->depot;
+	void **top;
+
+	if (!front->rest)
+		return NULL;
+	top = hk_rest_pop(depot, &front->rest, mark);
+	atomic_fetch_sub_explicit(&depot->stashed[*mark % MARK_SPARE],
+				  hk_magazine_rounds(depot, top), memory_order_relaxed);
+	return top;
+}
+
+/* The cache is used again. */
+static void wake(struct hk_front *front)
+{
+	uint32_t mark;
+	void **top;
+
+	front->resting = false;
+	hk_depot_lock(front->depot);
+	while ((top = pick_up(front, &mark))) {
+		if (mark & MARK_SPARE)
+			set_spare(front, mark % MARK_SPARE, top);
+		else
+			set_top(front, mark, top);
+	}
+	hk_depot_unlock(front->depot);
+	hk_front_refresh(front);
+}
+
+bool hk_front_rested(struct hk_front *front, uint32_t *since)
+{
+	bool any;
+
+	hk_depot_lock(front->depot);
+	any = front->rest != 0;
+	*since = front->rested;
+	hk_depot_unlock(front->depot);
+	return any;
+}
+
+bool hk_front_drain_rest(struct hk_front *front)
+{
+	struct hk_depot *depot = front->depot;
+	struct hk_bad bad[HK_BATCH_MAX];
+	uint32_t mark;
+	void **top;
+
+	hk_depot_lock(depot);
+	top = pick_up(front, &mark);
+	hk_depot_unlock(depot);
+	if (!top || hk_depot_put(depot, mark % MARK_SPARE, top))
+		return top;
+	hk_report_bad(depot->slabs->space->memory->reporter, bad,
+		      hk_magazine_drain(depot, top, bad));
+	hk_magazine_put(depot, top);
+	return true;
+}
+
 static void *refill(struct hk_front *front, unsigned size_class)
 {
 	void **top = front->hot.top[size_class], **spare = front->spare[size_class], **full;
 	void *block;
 
+	if (HK_UNLIKELY(front->resting)) {
+		wake(front);
+		return hk_front_alloc(front, size_class);
+	}
 	if (!is_empty(spare)) {
 		set_spare(front, size_class, top);
 		hk_count(&front->spare_swap);
@@ -338,6 +446,11 @@ void hk_front_push(struct hk_front *front, unsigned size_class, void *ptr)
 {
 	void **top = front->hot.top[size_class], **spare = front->spare[size_class];
 
+	if (HK_UNLIKELY(front->resting)) {
+		wake(front);
+		hk_front_push(front, size_class, ptr);
+		return;
+	}
 	if (!is_full(top)) {
 		/* the class table was longer than this cache knew */
 	} else if (is_none(top)) {
@@ -382,6 +495,8 @@ void hk_front_flush(struct hk_front *front, bool to_depot)
 {
 	unsigned size_class;
 
+	if (front->resting)
+		wake(front);
 	for (size_class = 1; size_class < HK_CLASSES; size_class++) {
 		void **top = front->hot.top[size_class], **spare = front->spare[size_class];
 
@@ -466,5 +581,7 @@ size_t hk_front_magazines(struct hk_front *front, size_t *broken)
 	*broken += !is_none(front->hot.top[0]);
 	*broken += !is_none(front->hot.top[HK_CLASS_LARGE]);
 	*broken += !is_none(front->hot.top[HK_CLASS_INSIDE]);
-	return held + hk_stash_check(front->depot, front->stash, broken);
+	*broken += front->rest && !front->resting;
+	return held + hk_stash_check(front->depot, front->stash, broken) +
+	       hk_rest_check(front->depot, front->rest, broken);
 }

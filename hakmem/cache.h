@@ -33,6 +33,9 @@
  * @puts: magazines put there.
  * @stash: what hk_cache_prefill() set aside of classes and was not used yet, see hk_stash_push().
  * @large: the first large block set aside, its first slab plus one; the next is in its header.
+ * @rest: the magazines that were laid down, see hk_rest_push(); guarded by the depot's lock.
+ * @rested: of hk_arena_maintain()'s calls, the one after which they were.
+ * @resting: whether they are; the owner's.
  * @batch: blocks that the next refill takes from the slabs; while small, how often the class was
  *	used without a magazine.
  */
@@ -54,6 +57,9 @@ struct hk_front {
 	_Atomic uint16_t puts[HK_CLASSES];
 	uint32_t stash;
 	uint32_t large;
+	uint32_t rest;
+	uint32_t rested;
+	bool resting;
 	uint8_t batch[HK_CLASSES];
 };
 
@@ -106,6 +112,21 @@ bool hk_front_prefill(struct hk_front *front, unsigned size_class, size_t count)
 
 /* Returns what was set aside of classes to its slabs. Locks: class, space. */
 void hk_front_drop_stash(struct hk_front *front);
+
+/*
+ * Lays all magazines down, where others may take them: @now is what hk_front_rested() gives
+ * back. The next miss takes up what is left of them. The cache's user only. Locks: depot.
+ */
+void hk_front_rest(struct hk_front *front, uint32_t now);
+
+/* Whether magazines lie down, and since when; any thread. Locks: depot. */
+bool hk_front_rested(struct hk_front *front, uint32_t *since);
+
+/*
+ * Takes one of the magazines that were laid down, and gives it to the depot or its blocks to their
+ * slabs: false: there was none. Any thread. Locks: class, depot, space.
+ */
+bool hk_front_drain_rest(struct hk_front *front);
 
 /* Forgets all magazines, after a reset, but not how the classes were used. */
 void hk_front_reset(struct hk_front *front);

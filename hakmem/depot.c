@@ -2,33 +2,8 @@
 /* The stock of magazines; see depot.h. */
 #include <hakmem/depot.h>
 
-static const struct hk_platform *platform_of(struct hk_depot *depot)
-{
-	return &depot->slabs->space->memory->platform;
-}
-
-static struct hk_stacks stacks_of(struct hk_depot *depot)
-{
-	struct hk_stacks stacks = { (struct hk_link *)(void *)depot->links.base,
-				    platform_of(depot) };
-
-	return stacks;
-}
-
-static void **magazine_at(struct hk_depot *depot, uint32_t index)
-{
-	return (void **)(void *)(depot->magazines.base + index * HK_MAGAZINE_BYTES);
-}
-
-static void depot_lock(struct hk_depot *depot)
-{
-	hk_lock_acquire(&depot->lock, platform_of(depot));
-}
-
-static void depot_unlock(struct hk_depot *depot)
-{
-	hk_lock_release(&depot->lock, platform_of(depot));
-}
+/* Magazines drained between two looks at the clock: some 20 us. */
+#define DRAIN_STEP 4u
 
 /* Magazines, with their links, that are committed and not yet carved. */
 static void count_ahead(struct hk_depot *depot)
@@ -42,24 +17,49 @@ static void count_ahead(struct hk_depot *depot)
 	atomic_store_explicit(&depot->ahead, (uint32_t)usable - depot->count, memory_order_relaxed);
 }
 
-void hk_depot_grow(struct hk_depot *depot)
+/* Commits magazines until so many are ahead, as far as there may be: 0 or an error. Lock held. */
+static int grow(struct hk_depot *depot, size_t ahead)
 {
 	struct hk_memory *memory = depot->slabs->space->memory;
-	uint32_t missed;
-	size_t count;
+	size_t count = depot->count + ahead;
+	int error;
 
-	depot_lock(depot);
-	missed = atomic_load_explicit(&depot->missed, memory_order_relaxed);
-	atomic_store_explicit(&depot->missed, 0, memory_order_relaxed);
-	count = (size_t)depot->count + 2 * HK_MAGAZINES_AHEAD + missed;
 	if (count > depot->count_max)
 		count = depot->count_max;
-	if (!hk_section_grow(memory, &depot->links, count * sizeof(struct hk_link)))
-		hk_section_grow(memory, &depot->magazines, count * HK_MAGAZINE_BYTES);
+	error = hk_section_grow(memory, &depot->links, count * sizeof(struct hk_link));
+	if (!error)
+		error = hk_section_grow(memory, &depot->magazines, count * HK_MAGAZINE_BYTES);
 	count_ahead(depot);
+	return error;
+}
+
+void hk_depot_grow(struct hk_depot *depot)
+{
+	uint32_t missed;
+
+	hk_depot_lock(depot);
+	missed = atomic_load_explicit(&depot->missed, memory_order_relaxed);
+	atomic_store_explicit(&depot->missed, 0, memory_order_relaxed);
+	grow(depot, 2 * HK_MAGAZINES_AHEAD + missed);
 	if (atomic_load_explicit(&depot->ahead, memory_order_relaxed) < HK_MAGAZINES_AHEAD)
 		atomic_store_explicit(&depot->pause, HK_MAGAZINES_PAUSE, memory_order_relaxed);
-	depot_unlock(depot);
+	hk_depot_unlock(depot);
+}
+
+int hk_depot_warm(struct hk_depot *depot, size_t ahead)
+{
+	struct hk_memory *memory = depot->slabs->space->memory;
+	int error;
+
+	hk_depot_lock(depot);
+	error = grow(depot, ahead);
+	if (!error)
+		error = hk_memory_populate(memory, depot->links.base, depot->links.committed);
+	if (!error)
+		error = hk_memory_populate(memory, depot->magazines.base,
+					   depot->magazines.committed);
+	hk_depot_unlock(depot);
+	return error;
 }
 
 /* Carves a magazine out of the section: its index plus one, or 0. */
@@ -69,12 +69,12 @@ static uint32_t carve(struct hk_depot *depot)
 
 	if (!atomic_load_explicit(&depot->ahead, memory_order_relaxed))
 		return 0;
-	depot_lock(depot);
+	hk_depot_lock(depot);
 	if (atomic_load_explicit(&depot->ahead, memory_order_relaxed)) {
 		got = ++depot->count;
 		count_ahead(depot);
 	}
-	depot_unlock(depot);
+	hk_depot_unlock(depot);
 	return got;
 }
 
@@ -84,7 +84,7 @@ static void **make_empty(struct hk_depot *depot, unsigned capacity, void **slot)
 
 	/* a link shares its line with others' */
 	if (hk_magazine_capacity(depot, slot) != capacity)
-		atomic_store_explicit(&stacks_of(depot)
+		atomic_store_explicit(&hk_depot_stacks(depot)
 					       .links[hk_magazine_index(depot, slot)]
 					       .capacity,
 				      (uint16_t)capacity, memory_order_relaxed);
@@ -108,12 +108,12 @@ void **hk_magazine_whole(struct hk_depot *depot, void **slot)
 
 void **hk_magazine_get(struct hk_depot *depot, unsigned size_class)
 {
-	uint32_t got = hk_stack_pop(stacks_of(depot), &depot->empty), missed;
+	uint32_t got = hk_stack_pop(hk_depot_stacks(depot), &depot->empty), missed;
 
 	if (!got)
 		got = carve(depot);
 	if (got)
-		return hk_magazine_empty(depot, size_class, magazine_at(depot, got - 1));
+		return hk_magazine_empty(depot, size_class, hk_magazine_at(depot, got - 1));
 	missed = atomic_load_explicit(&depot->missed, memory_order_relaxed);
 	if (missed < HK_MAGAZINES_SHORT)
 		atomic_store_explicit(&depot->missed, missed + 1, memory_order_relaxed);
@@ -122,22 +122,22 @@ void **hk_magazine_get(struct hk_depot *depot, unsigned size_class)
 
 void hk_magazine_put(struct hk_depot *depot, void **slot)
 {
-	hk_stack_push(stacks_of(depot), &depot->empty, hk_magazine_index(depot, slot), 0,
+	hk_stack_push(hk_depot_stacks(depot), &depot->empty, hk_magazine_index(depot, slot), 0,
 		      UINT32_MAX);
-}
-
-/* The topmost slot in use of a magazine whose link says how many there are. */
-static void **filled_top(struct hk_depot *depot, uint32_t index)
-{
-	return hk_magazine_bottom(depot, magazine_at(depot, index)) +
-	       stacks_of(depot).links[index].rounds;
 }
 
 void **hk_depot_get(struct hk_depot *depot, unsigned size_class)
 {
-	uint32_t got = hk_stack_pop(stacks_of(depot), &depot->filled[size_class]);
+	uint32_t got = hk_stack_pop(hk_depot_stacks(depot), &depot->filled[size_class]), left;
 
-	return got ? filled_top(depot, got - 1) : NULL;
+	if (!got)
+		return NULL;
+	/* what its link says of those below it */
+	left = atomic_load_explicit(&hk_depot_link(depot, got - 1)->depth, memory_order_relaxed) -
+	       1;
+	if (left < atomic_load_explicit(&depot->low[size_class], memory_order_relaxed))
+		atomic_store_explicit(&depot->low[size_class], left, memory_order_relaxed);
+	return hk_magazine_filled(depot, got - 1);
 }
 
 void hk_depot_fit(struct hk_depot *depot, unsigned size_class)
@@ -192,7 +192,7 @@ bool hk_depot_put(struct hk_depot *depot, unsigned size_class, void **top)
 
 	if (HK_UNLIKELY(capacity > unit))
 		most = most * unit / capacity + (most && most * unit < capacity);
-	if (hk_stack_push(stacks_of(depot), &depot->filled[size_class],
+	if (hk_stack_push(hk_depot_stacks(depot), &depot->filled[size_class],
 			  hk_magazine_index(depot, top), (uint32_t)rounds, most))
 		return true;
 	atomic_fetch_add_explicit(&depot->turned_away[size_class], 1, memory_order_relaxed);
@@ -218,6 +218,11 @@ void hk_depot_missed(struct hk_depot *depot, unsigned size_class)
 {
 	uint32_t away, depth, more, most;
 
+	atomic_store_explicit(&depot->refills[size_class],
+			      atomic_load_explicit(&depot->refills[size_class],
+						   memory_order_relaxed) +
+				      1,
+			      memory_order_relaxed);
 	away = atomic_load_explicit(&depot->turned_away[size_class], memory_order_relaxed);
 	if (HK_LIKELY(!away))
 		return;
@@ -239,7 +244,7 @@ void hk_depot_missed(struct hk_depot *depot, unsigned size_class)
  */
 static uint32_t drain_to(struct hk_depot *depot, unsigned size_class, size_t blocks, uint32_t most)
 {
-	struct hk_stacks stacks = stacks_of(depot);
+	struct hk_stacks stacks = hk_depot_stacks(depot);
 	struct hk_reporter *reporter = depot->slabs->space->memory->reporter;
 	struct hk_bad bad[HK_BATCH_MAX];
 	uint32_t drained;
@@ -307,20 +312,36 @@ size_t hk_magazine_drain(struct hk_depot *depot, void **top, struct hk_bad *bad)
 	return hk_slab_return(depot->slabs, top + 1 - rounds, rounds, bad);
 }
 
-void hk_depot_drain(struct hk_depot *depot)
+bool hk_depot_drain_in(struct hk_depot *depot, struct hk_deadline deadline)
 {
+	uint32_t step = deadline.end_ns ? DRAIN_STEP : UINT32_MAX, drained = 0;
 	unsigned size_class;
 
 	for (size_class = 1; size_class < HK_CLASSES; size_class++) {
 		atomic_store_explicit(&depot->depth_max[size_class],
 				      depth_of(size_class, HK_DEPOT_BYTES), memory_order_relaxed);
-		drain_to(depot, size_class, 0, UINT32_MAX);
+		for (;;) {
+			drained += drain_to(depot, size_class, 0, step - drained);
+			if (drained < step)
+				break;
+			if (hk_deadline_over(depot->slabs->space->memory, deadline))
+				return false;
+			drained = 0;
+		}
 	}
+	return true;
+}
+
+void hk_depot_drain(struct hk_depot *depot)
+{
+	const struct hk_deadline never = { 0 };
+
+	hk_depot_drain_in(depot, never);
 }
 
 size_t hk_depot_blocks(struct hk_depot *depot, unsigned size_class)
 {
-	return hk_stack_size(stacks_of(depot), &depot->filled[size_class]).blocks;
+	return hk_stack_size(hk_depot_stacks(depot), &depot->filled[size_class]).blocks;
 }
 
 static void init_depths(struct hk_depot *depot)
@@ -331,6 +352,9 @@ static void init_depths(struct hk_depot *depot)
 		atomic_store_explicit(&depot->depth_max[size_class],
 				      depth_of(size_class, bytes_max(depot)), memory_order_relaxed);
 		atomic_store_explicit(&depot->turned_away[size_class], 0, memory_order_relaxed);
+		atomic_store_explicit(&depot->low[size_class], 0, memory_order_relaxed);
+		atomic_store_explicit(&depot->refills[size_class], 0, memory_order_relaxed);
+		depot->stock.excess[size_class] = 0;
 		atomic_store_explicit(&depot->stashed[size_class], 0, memory_order_relaxed);
 		atomic_store_explicit(&depot->capacity[size_class],
 				      hk_class_infos[size_class].capacity, memory_order_relaxed);
@@ -356,173 +380,33 @@ void hk_depot_add_locks(struct hk_depot *depot, uint64_t *acquired, uint64_t *wa
 {
 	unsigned size_class;
 
-	hk_stack_add_lock(stacks_of(depot), &depot->empty, acquired, waited);
+	hk_stack_add_lock(hk_depot_stacks(depot), &depot->empty, acquired, waited);
 	for (size_class = 1; size_class < HK_CLASSES; size_class++)
-		hk_stack_add_lock(stacks_of(depot), &depot->filled[size_class], acquired, waited);
+		hk_stack_add_lock(hk_depot_stacks(depot), &depot->filled[size_class], acquired,
+				  waited);
 }
 
-size_t hk_depot_trim(struct hk_depot *depot)
+size_t hk_depot_trim(struct hk_depot *depot, struct hk_deadline deadline)
 {
 	struct hk_memory *memory = depot->slabs->space->memory;
 	size_t freed;
 
 	/* magazines once carved stay in use until a reset, so no link beyond is looked at */
-	depot_lock(depot);
-	freed = hk_section_shrink(memory, &depot->links, depot->count * sizeof(struct hk_link));
-	freed += hk_section_shrink(memory, &depot->magazines, depot->count * HK_MAGAZINE_BYTES);
+	hk_depot_lock(depot);
+	freed = hk_section_trim(memory, &depot->links, depot->count * sizeof(struct hk_link),
+				deadline);
+	freed += hk_section_trim(memory, &depot->magazines, depot->count * HK_MAGAZINE_BYTES,
+				 deadline);
 	count_ahead(depot);
-	depot_unlock(depot);
+	hk_depot_unlock(depot);
 	return freed;
-}
-
-static struct hk_link *link_at(struct hk_depot *depot, uint32_t index)
-{
-	return &stacks_of(depot).links[index];
-}
-
-unsigned hk_stash_class(struct hk_depot *depot, uint32_t stash)
-{
-	return hk_class_at(depot->slabs->space, *filled_top(depot, stash - 1));
-}
-
-/* Where the pile of a class is named: the stash itself, or the link of the pile before. */
-static uint32_t find_pile(struct hk_depot *depot, uint32_t stash, unsigned size_class,
-			  uint32_t *before)
-{
-	*before = 0;
-	while (stash && hk_stash_class(depot, stash) != size_class) {
-		*before = stash;
-		stash = atomic_load_explicit(&link_at(depot, stash - 1)->next,
-					     memory_order_relaxed);
-	}
-	return stash;
-}
-
-static void name_pile(struct hk_depot *depot, uint32_t *stash, uint32_t before, uint32_t pile)
-{
-	if (before)
-		atomic_store_explicit(&link_at(depot, before - 1)->next, pile,
-				      memory_order_relaxed);
-	else
-		*stash = pile;
-}
-
-/* Others may look at the links, of magazines that they saw in a stack before: hence the atomics. */
-void hk_stash_push(struct hk_depot *depot, uint32_t *stash, unsigned size_class, void **top)
-{
-	uint32_t index = hk_magazine_index(depot, top), before, blocks = 0, next = *stash;
-	uint32_t rounds = (uint32_t)hk_magazine_rounds(depot, top);
-	uint32_t pile = find_pile(depot, *stash, size_class, &before);
-	struct hk_link *link = link_at(depot, index), *under;
-
-	link->rounds = (uint16_t)rounds;
-	if (pile) {
-		under = link_at(depot, pile - 1);
-		blocks = atomic_load_explicit(&under->blocks, memory_order_relaxed);
-		next = atomic_load_explicit(&under->next, memory_order_relaxed);
-	} else {
-		before = 0;
-	}
-	atomic_store_explicit(&link->next, next, memory_order_relaxed);
-	/* release: as in hk_link_set(), for who takes this for the size of the stack it lay in */
-	atomic_store_explicit(&link->depth, pile, memory_order_release);
-	atomic_store_explicit(&link->blocks, blocks + rounds, memory_order_release);
-	name_pile(depot, stash, before, index + 1);
-	atomic_fetch_add_explicit(&depot->stashed[size_class], rounds, memory_order_relaxed);
-}
-
-void **hk_stash_pop(struct hk_depot *depot, uint32_t *stash, unsigned size_class)
-{
-	uint32_t before, pile = find_pile(depot, *stash, size_class, &before), below, next;
-	struct hk_link *link;
-
-	if (!pile)
-		return NULL;
-	link = link_at(depot, pile - 1);
-	below = atomic_load_explicit(&link->depth, memory_order_relaxed);
-	next = atomic_load_explicit(&link->next, memory_order_relaxed);
-	if (below)
-		atomic_store_explicit(&link_at(depot, below - 1)->next, next, memory_order_relaxed);
-	name_pile(depot, stash, before, below ? below : next);
-	atomic_fetch_sub_explicit(&depot->stashed[size_class], link->rounds, memory_order_relaxed);
-	return filled_top(depot, pile - 1);
-}
-
-void *hk_stash_take(struct hk_depot *depot, uint32_t *stash, unsigned size_class)
-{
-	uint32_t before, pile = find_pile(depot, *stash, size_class, &before), blocks;
-	struct hk_link *link;
-	void **top, *block;
-
-	if (!pile)
-		return NULL;
-	link = link_at(depot, pile - 1);
-	top = filled_top(depot, pile - 1);
-	block = *top;
-	if (link->rounds == 1) {
-		hk_stash_pop(depot, stash, size_class);
-		hk_magazine_put(depot, top);
-		return block;
-	}
-	link->rounds--;
-	blocks = atomic_load_explicit(&link->blocks, memory_order_relaxed);
-	atomic_store_explicit(&link->blocks, blocks - 1, memory_order_release); /* as above */
-	atomic_fetch_sub_explicit(&depot->stashed[size_class], 1, memory_order_relaxed);
-	return block;
-}
-
-size_t hk_stash_blocks(struct hk_depot *depot, uint32_t stash, unsigned size_class)
-{
-	uint32_t before, pile = find_pile(depot, stash, size_class, &before);
-
-	return pile ? atomic_load_explicit(&link_at(depot, pile - 1)->blocks, memory_order_relaxed)
-		    : 0;
-}
-
-/* A pile: how many magazines. */
-static size_t check_pile(struct hk_depot *depot, uint32_t pile, size_t *broken)
-{
-	uint32_t blocks =
-		atomic_load_explicit(&link_at(depot, pile - 1)->blocks, memory_order_relaxed);
-	unsigned size_class = hk_stash_class(depot, pile);
-	size_t held = 0;
-
-	while (pile && pile <= depot->count && held < depot->count) {
-		struct hk_link *link = link_at(depot, pile - 1);
-		void **bottom = hk_magazine_bottom(depot, magazine_at(depot, pile - 1));
-		uint32_t slot;
-
-		*broken += !link->rounds || link->rounds > link->capacity ||
-			   hk_stash_class(depot, pile) != size_class ||
-			   atomic_load_explicit(&link->blocks, memory_order_relaxed) != blocks;
-		for (slot = 1; slot <= link->rounds && slot <= HK_MAGAZINE_ROUNDS; slot++)
-			*broken += !bottom[slot];
-		blocks -= link->rounds;
-		pile = atomic_load_explicit(&link->depth, memory_order_relaxed);
-		held++;
-	}
-	*broken += pile || blocks;
-	return held;
-}
-
-size_t hk_stash_check(struct hk_depot *depot, uint32_t stash, size_t *broken)
-{
-	size_t held = 0, piles;
-
-	for (piles = 0; stash && stash <= depot->count && piles < HK_CLASSES; piles++) {
-		held += check_pile(depot, stash, broken);
-		stash = atomic_load_explicit(&link_at(depot, stash - 1)->next,
-					     memory_order_relaxed);
-	}
-	*broken += stash != 0;
-	return held;
 }
 
 /* One stack: what the links say of depth and blocks adds up, a magazine has its rounds. */
 static size_t check_stack(struct hk_depot *depot, struct hk_stack *stack, unsigned size_class,
 			  size_t *magazines)
 {
-	struct hk_stacks stacks = stacks_of(depot);
+	struct hk_stacks stacks = hk_depot_stacks(depot);
 	struct hk_stack_size size = hk_stack_size(stacks, stack);
 	uint32_t next = (uint32_t)stack->head;
 	size_t broken = 0;
@@ -535,7 +419,7 @@ static size_t check_stack(struct hk_depot *depot, struct hk_stack *stack, unsign
 		if (next > depot->count || *magazines >= depot->count ||
 		    link->capacity > HK_MAGAZINE_ROUNDS)
 			return broken + 1;
-		bottom = hk_magazine_bottom(depot, magazine_at(depot, next - 1));
+		bottom = hk_magazine_bottom(depot, hk_magazine_at(depot, next - 1));
 		(*magazines)++;
 		broken += atomic_load_explicit(&link->depth, memory_order_relaxed) != size.depth;
 		broken += atomic_load_explicit(&link->blocks, memory_order_relaxed) != size.blocks;

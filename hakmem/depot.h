@@ -55,6 +55,16 @@
 /* After memory was refused, so many refills pass before magazines are asked for again. */
 #define HK_MAGAZINES_PAUSE 1024u
 
+/*
+ * What the depot's stock is made to follow by hk_depot_look() and the steps after it; used by one
+ * thread at a time.
+ */
+struct hk_stock {
+	uint16_t want[HK_CLASSES];   /* magazines that a class should have */
+	uint16_t excess[HK_CLASSES]; /* that it has and has not needed */
+	unsigned next;		     /* the class that is looked at next */
+};
+
 struct hk_depot {
 	struct hk_slabs *slabs;
 	struct hk_lock lock;	     /* of what follows, up to the stacks */
@@ -62,7 +72,7 @@ struct hk_depot {
 	struct hk_section links;
 	uint32_t count; /* magazines carved so far */
 	uint32_t count_max;
-	_Atomic uint32_t ahead;	   /* committed, not yet carved; changed with the lock held */
+	_Atomic uint32_t ahead;	   /* committed, not yet carved; the lock guards changes */
 	_Atomic uint32_t missed;   /* asked for in vain since some were committed, about */
 	_Atomic uint32_t pause;	   /* calls of hk_depot_reserve() until it tries again */
 	uint64_t gets[HK_CLASSES]; /* exchanges, of caches that are gone; see hk_front_fold() */
@@ -70,8 +80,11 @@ struct hk_depot {
 	_Atomic uint32_t depth_max[HK_CLASSES];	  /* magazines that a class may have */
 	_Atomic uint32_t turned_away[HK_CLASSES]; /* since the last refill from slabs */
 	_Atomic uint8_t capacity[HK_CLASSES];	  /* of magazines handed out from now on */
-	_Atomic size_t stashed[HK_CLASSES];	  /* blocks, by all caches */
-	_Atomic uint32_t way;			  /* the class that makes way next */
+	_Atomic size_t stashed[HK_CLASSES];   /* blocks, by all caches; and of those that rest */
+	_Atomic uint32_t low[HK_CLASSES];     /* fewest magazines since the last look, about */
+	_Atomic uint32_t refills[HK_CLASSES]; /* from the slabs since then, about */
+	struct hk_stock stock;
+	_Atomic uint32_t way; /* the class that makes way next */
 	struct hk_stack empty;
 	struct hk_stack filled[HK_CLASSES];
 };
@@ -170,6 +183,16 @@ void **hk_stash_pop(struct hk_depot *depot, uint32_t *stash, unsigned size_class
 void *hk_stash_take(struct hk_depot *depot, uint32_t *stash, unsigned size_class);
 size_t hk_stash_blocks(struct hk_depot *depot, uint32_t stash, unsigned size_class);
 
+/*
+ * Magazines that a cache has laid down to rest, a list named by index plus one: a magazine is added
+ * by its topmost slot in use, with a mark; the first is taken, @mark is what it had.
+ */
+void hk_rest_push(struct hk_depot *depot, uint32_t *list, uint32_t mark, void **top);
+void **hk_rest_pop(struct hk_depot *depot, uint32_t *list, uint32_t *mark);
+
+/* How many there are; what is broken of them is added. Nothing else runs. */
+size_t hk_rest_check(struct hk_depot *depot, uint32_t list, size_t *broken);
+
 /* The class of a stash's first pile. */
 unsigned hk_stash_class(struct hk_depot *depot, uint32_t stash);
 
@@ -194,6 +217,23 @@ size_t hk_magazine_drain(struct hk_depot *depot, void **top, struct hk_bad *bad)
 /* Returns all blocks in the depot to their slabs. */
 void hk_depot_drain(struct hk_depot *depot);
 
+/* The same, until time is over, at least a few magazines: whether all are. */
+bool hk_depot_drain_in(struct hk_depot *depot, struct hk_deadline deadline);
+
+/*
+ * How the stock was used since the last look: as many magazines of a class are wanted as refills
+ * found none. With @window, the end of some time, fewer again; and what was not needed since the
+ * last one is excess.
+ */
+void hk_depot_look(struct hk_depot *depot, bool window);
+
+/* Fills one magazine that is wanted; drains one that is excess: whether there was one. */
+bool hk_depot_fill_one(struct hk_depot *depot);
+bool hk_depot_drain_one(struct hk_depot *depot);
+
+/* Commits so many magazines ahead and faults all in: 0 or an error. Locks: depot. */
+int hk_depot_warm(struct hk_depot *depot, size_t ahead);
+
 /* Blocks of a class in the depot. */
 size_t hk_depot_blocks(struct hk_depot *depot, unsigned size_class);
 
@@ -203,10 +243,52 @@ void hk_depot_add_locks(struct hk_depot *depot, uint64_t *acquired, uint64_t *wa
 /* All magazines back into their section; nothing else runs. */
 void hk_depot_reset(struct hk_depot *depot);
 
-/* Gives the section's pages beyond the magazines in use back. Returns bytes. */
-size_t hk_depot_trim(struct hk_depot *depot);
+/* Gives pages beyond the magazines in use back until time is over, at least a step: bytes. */
+size_t hk_depot_trim(struct hk_depot *depot, struct hk_deadline deadline);
 
 /* Number of broken invariants; @held: magazines that caches hold. Nothing else runs. */
 size_t hk_depot_check(struct hk_depot *depot, size_t held);
+
+/* What depot.c, stash.c and stock.c share. */
+
+static inline const struct hk_platform *hk_depot_platform(const struct hk_depot *depot)
+{
+	return &depot->slabs->space->memory->platform;
+}
+
+static inline struct hk_stacks hk_depot_stacks(const struct hk_depot *depot)
+{
+	struct hk_stacks stacks = { (struct hk_link *)(void *)depot->links.base,
+				    hk_depot_platform(depot) };
+
+	return stacks;
+}
+
+static inline struct hk_link *hk_depot_link(const struct hk_depot *depot, uint32_t index)
+{
+	return &hk_depot_stacks(depot).links[index];
+}
+
+static inline void **hk_magazine_at(const struct hk_depot *depot, uint32_t index)
+{
+	return (void **)(void *)(depot->magazines.base + index * HK_MAGAZINE_BYTES);
+}
+
+/* The topmost slot in use of a magazine whose link says how many there are. */
+static inline void **hk_magazine_filled(const struct hk_depot *depot, uint32_t index)
+{
+	return hk_magazine_bottom(depot, hk_magazine_at(depot, index)) +
+	       hk_depot_link(depot, index)->rounds;
+}
+
+static inline void hk_depot_lock(struct hk_depot *depot)
+{
+	hk_lock_acquire(&depot->lock, hk_depot_platform(depot));
+}
+
+static inline void hk_depot_unlock(struct hk_depot *depot)
+{
+	hk_lock_release(&depot->lock, hk_depot_platform(depot));
+}
 
 #endif /* HK_DEPOT_H */

@@ -33,6 +33,7 @@
 #define HK_HAKMEM_H
 
 #include "budget.h"
+#include "maintain.h"
 #include "types.h"
 
 #ifdef __cplusplus
@@ -206,20 +207,6 @@ HK_API int hk_cache_create(struct hk_arena *arena, struct hk_cache **cache);
 HK_API void hk_cache_flush(struct hk_cache *cache);
 
 /**
- * hk_cache_prefill() - set blocks aside that later allocations are sure to get
- * @cache: the cache.
- * @size: bytes of each, 0 to PTRDIFF_MAX.
- * @count: blocks to be set aside by then, for all sizes of its class.
- *
- * The next @count hk_alloc() or hk_zalloc() of @size through this cache succeed without the
- * platform, whatever is used up, is freed, or others do. A flush and a reset end it.
- *
- * Context: the cache's user; takes locks, may call the platform and on_oom. Return: 0,
- * HK_ERROR_ARGUMENT, or another error: no memory, and no more is set aside than was before.
- */
-HK_API int hk_cache_prefill(struct hk_cache *cache, size_t size, size_t count);
-
-/**
  * hk_cache_destroy() - give a cache up
  * @cache: the cache, or NULL.
  *
@@ -324,25 +311,6 @@ HK_API size_t hk_arena_used(const struct hk_arena *arena);
  * number of broken invariants.
  */
 HK_API size_t hk_arena_check(struct hk_arena *arena);
-
-/**
- * hk_arena_trim() - give free memory back to the platform
- * @arena: the arena.
- * @keep_bytes: stop when no more than this is committed.
- * @budget_ns: stop when this time is over, 0 for no bound; the clock is read after every
- *	512 KiB. Without a clock in the platform each call with a bound does one such step.
- *
- * Blocks in the depot go back to their slabs first; those in caches are their users' (see
- * hk_cache_flush()). Then free slabs are given back, from the end of the range, and metadata
- * with them. The class table and the magazines stay until a reset, since other threads may look
- * at them: an arena that was reset and trimmed to 0 keeps what an arena never used has.
- *
- * Context: any thread, also while others allocate; calls the platform. While slabs are given
- * back no lock is held that an allocation needs; for metadata, a few calls at the end, one is,
- * and where the platform charges for commits a class's, for slabs that its runs do not use yet.
- * Return: bytes given back.
- */
-HK_API size_t hk_arena_trim(struct hk_arena *arena, size_t keep_bytes, uint64_t budget_ns);
 
 /**
  * hk_zalloc() - allocate bytes that are zero

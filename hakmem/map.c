@@ -252,10 +252,10 @@ void hk_map_grow(struct hk_map *map)
 
 void hk_map_shrink(struct hk_map *map)
 {
-	ask(map);
+	settle(map);
 	map->leaves--;
 	*longest_at(map, map->leaves) = 0;
-	if (map->leaves)
+	if (map->leaves && !map->unknown)
 		update(map, map->leaves - 1, map->leaves - 1, true);
 }
 

@@ -3,6 +3,9 @@
 #include <hakmem/memory.h>
 #include <string.h>
 
+/* Bytes of a section that are given back between two looks at the clock. */
+#define STEP ((size_t)512 << 10)
+
 int hk_memory_charge(struct hk_memory *memory, size_t bytes)
 {
 	uint32_t pressed;
@@ -83,6 +86,28 @@ size_t hk_section_shrink(struct hk_memory *memory, struct hk_section *section, s
 	}
 	section->committed = target;
 	return freed;
+}
+
+size_t hk_section_trim(struct hk_memory *memory, struct hk_section *section, size_t bytes,
+		       struct hk_deadline deadline)
+{
+	size_t freed = 0, step, to;
+
+	do {
+		to = section->committed;
+		to = deadline.end_ns && to > bytes + STEP ? to - STEP : bytes;
+		step = hk_section_shrink(memory, section, to);
+		freed += step;
+	} while (step && to > bytes && !hk_deadline_over(memory, deadline));
+	return freed;
+}
+
+int hk_memory_populate(struct hk_memory *memory, void *ptr, size_t size)
+{
+	if (!memory->platform.populate || !size)
+		return 0;
+	hk_memory_count_call(memory);
+	return memory->platform.populate(memory->platform.context, ptr, size) ? HK_ERROR_MEMORY : 0;
 }
 
 struct hk_deadline hk_deadline_in(struct hk_memory *memory, uint64_t budget_ns)

@@ -91,10 +91,17 @@ int hk_section_grow(struct hk_memory *memory, struct hk_section *section, size_t
 /* Decommits what lies beyond a section's first @bytes, page-rounded. Returns bytes given back. */
 size_t hk_section_shrink(struct hk_memory *memory, struct hk_section *section, size_t bytes);
 
+/* Faults in what is committed, where the platform knows how: 0 or HK_ERROR_MEMORY. */
+int hk_memory_populate(struct hk_memory *memory, void *ptr, size_t size);
+
 /* The time by which bounded work ends. */
 struct hk_deadline {
 	uint64_t end_ns; /* 0: never */
 };
+
+/* As hk_section_shrink(), in steps until time is over, at least one. */
+size_t hk_section_trim(struct hk_memory *memory, struct hk_section *section, size_t bytes,
+		       struct hk_deadline deadline);
 
 struct hk_deadline hk_deadline_in(struct hk_memory *memory, uint64_t budget_ns);
 

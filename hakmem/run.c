@@ -62,11 +62,15 @@ static int add_room(struct hk_superslabs *space, uint32_t count, size_t align)
 	return hk_space_add(space, slab + count);
 }
 
-/* Slabs up to @end are used. */
-static void note_high(struct hk_superslabs *space, uint32_t end)
+/* Slabs up to @end are used; space lock held. */
+static void note_use(struct hk_superslabs *space, uint32_t end)
 {
+	size_t used = hk_space_used(space) - space->kept.slabs;
+
 	if (space->high < end)
 		space->high = end;
+	if (space->used_high < used)
+		space->used_high = used;
 }
 
 /* Slabs to commit beyond a run: more the larger the arena, none near the limit. */
@@ -276,12 +280,13 @@ static bool take_kept(struct hk_superslabs *space, uint32_t count, uint32_t *fir
 static int take(struct hk_superslabs *space, uint32_t count, uint32_t backed, size_t align,
 		uint32_t *first)
 {
-	uint32_t found, ahead = 0;
+	uint32_t found, cold, ahead = 0;
 	int error = 0;
 
 	hk_space_lock(space);
 	if (align == HK_SLAB_SIZE && is_for_keeping(space, count) &&
 	    take_kept(space, count, first)) {
+		note_use(space, *first + count);
 		hk_space_unlock(space);
 		return 0;
 	}
@@ -295,13 +300,16 @@ static int take(struct hk_superslabs *space, uint32_t count, uint32_t backed, si
 		if (found == HK_MAP_NONE)
 			goto out_unlock;
 	}
-	if (hk_run_unbacked(space, found, backed))
+	cold = hk_run_unbacked(space, found, backed);
+	if (cold)
 		ahead = commit_ahead(space, found + count);
 	error = hk_space_publish(space, found + count);
 	if (error)
 		goto out_unlock;
-	hk_space_mark_used(space, found, count + ahead);
-	note_high(space, found + count);
+	hk_space_mark_used(space, found, count);
+	note_use(space, found + count);
+	space->cold_taken += cold;
+	hk_space_mark_used(space, found + count, ahead);
 	hk_space_unlock(space);
 
 	/* there is nothing ahead where a run is backed in part: neither is where it is charged */
@@ -341,7 +349,7 @@ static int take_ready(struct hk_superslabs *space, uint32_t count, size_t align,
 		error = hk_space_publish(space, *first + count);
 	if (!error) {
 		hk_space_mark_used(space, *first, count);
-		note_high(space, *first + count);
+		note_use(space, *first + count);
 	}
 	hk_space_unlock(space);
 	return error;
@@ -466,7 +474,8 @@ int hk_run_extend(struct hk_superslabs *space, uint32_t first, uint32_t count, u
 	if (error)
 		goto out_unlock;
 	hk_space_mark_used(space, end, more);
-	note_high(space, end + more);
+	note_use(space, end + more);
+	space->cold_taken += hk_run_unbacked(space, end, more);
 	hk_space_unlock(space);
 
 	error = hk_space_commit(space, end, more);

@@ -88,8 +88,14 @@ void hk_space_mark_free(struct hk_superslabs *space, uint32_t first, uint32_t co
 	add_used(space, 0 - (size_t)count);
 	for (; count; first += alike, count -= alike) {
 		alike = count_alike(space, first, count);
-		if (hk_space_is_committed(space, first))
-			hk_map_set(&space->ready, first, alike);
+		if (!hk_space_is_committed(space, first)) {
+			if (space->cold_start > first / 32)
+				space->cold_start = first / 32;
+			continue;
+		}
+		hk_map_set(&space->ready, first, alike);
+		if (space->ready_end <= (first + alike - 1) / 32)
+			space->ready_end = (first + alike - 1) / 32 + 1;
 	}
 }
 

@@ -99,6 +99,9 @@ struct hk_superslabs {
 	unsigned char *bitmaps;
 	uint32_t slabs_max;
 	uint32_t high;	       /* no slab from this one on was used since the last reset */
+	uint32_t ready_end;    /* no slab from this superslab on is ready */
+	uint32_t cold_start;   /* no slab before this superslab is free and not committed */
+	uint32_t swept;	       /* where trimming of metadata goes on, downwards; 0: the end */
 	uint32_t bitmap_group; /* superslabs whose bitmaps share a page */
 	struct hk_lock lock;
 	struct hk_lock trim_lock;  /* held for a step of hk_superslabs_trim(); taken before @lock */
@@ -111,6 +114,8 @@ struct hk_superslabs {
 	struct hk_section classes;
 	struct hk_section headers;
 	_Atomic size_t used;	       /* slabs, with those kept; changed with the lock held */
+	size_t used_high;	       /* most in use, those kept not, since hk_space_use() */
+	size_t cold_taken;	       /* slabs that runs wanted committed since then */
 	_Atomic size_t unbacked;       /* of these, not committed */
 	size_t bitmap_bytes;	       /* committed */
 	_Atomic size_t committed;      /* slabs */
@@ -266,8 +271,44 @@ void hk_superslabs_drop_kept(struct hk_superslabs *space);
 /* Every slab free, class table empty; nothing else runs. */
 void hk_superslabs_reset(struct hk_superslabs *space);
 
-/* Gives free slabs back until @keep bytes are committed or time is over. Returns bytes. */
+/*
+ * Gives free slabs back until @keep bytes are committed or time is over, at least one step; then
+ * metadata. Returns bytes; 1: none, but time was over before all metadata was looked at.
+ */
 size_t hk_superslabs_trim(struct hk_superslabs *space, size_t keep, struct hk_deadline deadline);
+
+/*
+ * Commits and faults in free slabs that are not committed, the lowest, at most @most in a row: how
+ * many; or 0 and an error, 0 where it only looked for some. HK_ERROR_ADDRESS_SPACE: all are
+ * committed. Locks: trim, space.
+ */
+uint32_t hk_space_warm(struct hk_superslabs *space, uint32_t most, int *error);
+
+/*
+ * Commits the bitmaps of what is committed and faults all of it in: 0 or an error. Locks: trim,
+ * space.
+ */
+int hk_superslabs_populate(struct hk_superslabs *space);
+
+/* Decommits free slabs at the end, one step: bytes, 0: there are none. Locks: trim, space. */
+size_t hk_space_cool(struct hk_superslabs *space, uint32_t most);
+
+/**
+ * struct hk_space_use - how slabs were used of late
+ * @committed: slabs.
+ * @used: of these in use, with those kept.
+ * @high: most that were in use at once, those kept not, since the last restart.
+ * @cold: slabs that were committed for allocations since the last call.
+ */
+struct hk_space_use {
+	size_t committed;
+	size_t used;
+	size_t high;
+	size_t cold;
+};
+
+/* Tells, and with @restart counts @high anew. Locks: space. */
+struct hk_space_use hk_space_use(struct hk_superslabs *space, bool restart);
 
 /* Bytes committed for the sections and bitmaps of this layer. */
 size_t hk_superslabs_metadata(const struct hk_superslabs *space);
@@ -310,6 +351,10 @@ static inline uint32_t hk_superslab_mask(const struct hk_superslabs *space, uint
 
 	return left < HK_SUPERSLAB_SLABS ? hk_mask(0, left) : UINT32_MAX;
 }
+
+/* A step that hides slabs from allocations, which wait for its end before they give up. */
+void hk_space_step_begin(struct hk_superslabs *space);
+void hk_space_step_end(struct hk_superslabs *space);
 
 /* Marks free slabs as used; space lock held. */
 void hk_space_mark_used(struct hk_superslabs *space, uint32_t first, uint32_t count);

@@ -7,6 +7,9 @@
 #define TRIM_STEP 32u
 #define TRIM_STEP_TIMED 8u
 
+/* Superslabs looked at between two looks at the clock. */
+#define LOOKS 64u
+
 void hk_superslabs_reset(struct hk_superslabs *space)
 {
 	size_t bound = hk_space_bound(space);
@@ -29,6 +32,10 @@ void hk_superslabs_reset(struct hk_superslabs *space)
 	}
 	atomic_store_explicit(&space->used, 0, memory_order_relaxed);
 	space->high = 0;
+	space->ready_end = space->ready.leaves;
+	space->cold_start = 0;
+	space->used_high = 0;
+	space->cold_taken = 0;
 	memset(&space->kept, 0, sizeof(space->kept));
 	space->reserve.count = 0;
 	atomic_store_explicit(&space->unbacked, 0, memory_order_relaxed);
@@ -46,9 +53,21 @@ void hk_superslabs_drop_kept(struct hk_superslabs *space)
 }
 
 /* Counts the beginning or the end of a step; trim lock held. */
-static void count_trim_step(struct hk_superslabs *space)
+static void count_step(struct hk_superslabs *space)
 {
 	atomic_fetch_add_explicit(&space->trim_steps, 1, memory_order_release);
+}
+
+void hk_space_step_begin(struct hk_superslabs *space)
+{
+	hk_lock_acquire(&space->trim_lock, &space->memory->platform);
+	count_step(space);
+}
+
+void hk_space_step_end(struct hk_superslabs *space)
+{
+	count_step(space);
+	hk_lock_release(&space->trim_lock, &space->memory->platform);
 }
 
 /* Gives the highest ready slabs of one superslab back, at most @most: bytes, 0: none. */
@@ -84,12 +103,48 @@ static size_t trim_step(struct hk_superslabs *space, uint32_t index, size_t most
 {
 	size_t freed;
 
-	hk_lock_acquire(&space->trim_lock, &space->memory->platform);
-	count_trim_step(space);
+	hk_space_step_begin(space);
 	freed = trim_some(space, index, most);
-	count_trim_step(space);
-	hk_lock_release(&space->trim_lock, &space->memory->platform);
+	hk_space_step_end(space);
 	return freed;
+}
+
+/*
+ * The last superslab below @below that has ready slabs, plus one; 0: none. Or, where @cut then says
+ * so, one that need not, after a look at many.
+ */
+static uint32_t last_ready(struct hk_superslabs *space, uint32_t below, bool *cut)
+{
+	uint32_t index, looks;
+
+	hk_space_lock(space);
+	index = below < space->ready.leaves ? below : space->ready.leaves;
+	for (looks = 0; index && looks < LOOKS && !hk_superslab(space, index - 1)->ready.bits;
+	     looks++, index--)
+		if (space->ready_end == index)
+			space->ready_end--;
+	*cut = looks == LOOKS;
+	hk_space_unlock(space);
+	return index;
+}
+
+size_t hk_space_cool(struct hk_superslabs *space, uint32_t most)
+{
+	uint32_t index;
+	size_t freed;
+	bool cut;
+
+	hk_space_lock(space);
+	index = space->ready_end;
+	hk_space_unlock(space);
+	for (index = last_ready(space, index, &cut); index;
+	     index = last_ready(space, index, &cut)) {
+		freed = cut ? 0 : trim_step(space, index - 1, most);
+		if (freed)
+			return freed;
+		index -= !cut;
+	}
+	return 0;
 }
 
 int hk_bitmap_commit(struct hk_superslabs *space, uint32_t slab)
@@ -128,24 +183,46 @@ static size_t moved_slabs(const struct hk_superslab *superslab)
 		atomic_load_explicit(&superslab->moved, memory_order_relaxed));
 }
 
-/* The metadata of what is free and not committed: bitmaps, headers, after a reset classes. */
-static size_t trim_metadata(struct hk_superslabs *space)
+/* The bitmaps of a group of superslabs that are all free: bytes. Space lock held. */
+static size_t trim_bitmaps(struct hk_superslabs *space, uint32_t first)
 {
-	size_t freed = 0, size = space->bitmap_group * HK_SUPERSLAB_BITMAPS;
-	uint32_t index;
+	size_t size = space->bitmap_group * HK_SUPERSLAB_BITMAPS;
+	struct hk_superslab *leader = hk_superslab(space, first);
 
-	hk_space_lock(space);
-	for (index = 0; index < space->free.leaves; index += space->bitmap_group) {
-		struct hk_superslab *leader = hk_superslab(space, index);
+	if (!leader->bitmaps || !group_is_free(space, first) ||
+	    hk_memory_decommit(space->memory, space->bitmaps + first * HK_SUPERSLAB_BITMAPS, size))
+		return 0;
+	leader->bitmaps = 0;
+	space->bitmap_bytes -= size;
+	return size;
+}
 
-		if (!leader->bitmaps || !group_is_free(space, index) ||
-		    hk_memory_decommit(space->memory, space->bitmaps + index * HK_SUPERSLAB_BITMAPS,
-				       size))
-			continue;
-		leader->bitmaps = 0;
-		space->bitmap_bytes -= size;
-		freed += size;
+/* Those of all groups: false when time is over before, and the next call goes on from there. */
+static bool sweep_bitmaps(struct hk_superslabs *space, struct hk_deadline deadline, size_t *freed)
+{
+	uint32_t index = space->swept, looks = 0;
+
+	if (!deadline.end_ns || !index || index > space->free.leaves)
+		index = space->free.leaves;
+	while (index) {
+		size_t size;
+
+		index = (index - 1) / space->bitmap_group * space->bitmap_group;
+		size = trim_bitmaps(space, index);
+		*freed += size;
+		space->swept = index;
+		if ((size || ++looks % LOOKS == 0) && index &&
+		    hk_deadline_over(space->memory, deadline))
+			return false;
 	}
+	return true;
+}
+
+/* Forgets the last superslabs, as far as they hold nothing: false when time is over before. */
+static bool drop_superslabs(struct hk_superslabs *space, struct hk_deadline deadline)
+{
+	uint32_t index, looks = 0;
+
 	for (index = space->free.leaves; index; index--) {
 		struct hk_superslab *last = hk_superslab(space, index - 1);
 
@@ -155,40 +232,81 @@ static size_t trim_metadata(struct hk_superslabs *space)
 		atomic_fetch_sub_explicit(&space->moved, moved_slabs(last), memory_order_relaxed);
 		hk_map_shrink(&space->free);
 		hk_map_shrink(&space->ready);
+		if (++looks % LOOKS == 0 && hk_deadline_over(space->memory, deadline))
+			return false;
 	}
-	freed += hk_section_shrink(space->memory, &space->headers,
-				   space->free.leaves * sizeof(struct hk_superslab));
-	if (!atomic_load_explicit(&space->bound, memory_order_relaxed))
-		freed += hk_section_shrink(space->memory, &space->classes, 0);
+	return true;
+}
+
+/*
+ * The metadata of what is free and not committed: bitmaps, headers, after a reset classes. With the
+ * trim lock, so that who faults metadata in does not find it gone.
+ */
+static size_t trim_metadata(struct hk_superslabs *space, struct hk_deadline deadline)
+{
+	size_t freed = 0;
+	bool done;
+
+	hk_lock_acquire(&space->trim_lock, &space->memory->platform);
+	hk_space_lock(space);
+	done = sweep_bitmaps(space, deadline, &freed) && drop_superslabs(space, deadline);
+	if (space->ready_end > space->free.leaves)
+		space->ready_end = space->free.leaves;
+	if (space->cold_start > space->free.leaves)
+		space->cold_start = space->free.leaves;
+	if (done)
+		freed +=
+			hk_section_trim(space->memory, &space->headers,
+					space->free.leaves * sizeof(struct hk_superslab), deadline);
+	if (done && !atomic_load_explicit(&space->bound, memory_order_relaxed))
+		freed += hk_section_trim(space->memory, &space->classes, 0, deadline);
 	hk_space_unlock(space);
-	return freed;
+	hk_lock_release(&space->trim_lock, &space->memory->platform);
+	return freed ? freed : !done;
 }
 
 size_t hk_superslabs_trim(struct hk_superslabs *space, size_t keep, struct hk_deadline deadline)
 {
 	uint32_t index, step_max = deadline.end_ns ? TRIM_STEP_TIMED : TRIM_STEP;
 	size_t freed = 0;
+	bool cut;
 
 	hk_space_lock(space);
 	hk_space_drop_kept(space);
-	index = space->free.leaves;
+	index = space->ready_end;
 	hk_space_unlock(space);
-	while (index-- > 0) {
-		for (;;) {
-			size_t now = hk_memory_committed(space->memory), step, most;
+	while ((index = last_ready(space, index, &cut))) {
+		size_t now = hk_memory_committed(space->memory), step, most;
 
-			if (now <= keep)
-				return freed;
-			most = (now - keep + HK_SLAB_SIZE - 1) / HK_SLAB_SIZE;
-			step = trim_step(space, index, most < step_max ? most : step_max);
-			if (!step)
-				break;
-			freed += step;
-			if (hk_deadline_over(space->memory, deadline))
-				return freed;
-		}
+		if (now <= keep)
+			return freed;
+		if (cut && hk_deadline_over(space->memory, deadline))
+			return freed ? freed : 1;
+		most = (now - keep + HK_SLAB_SIZE - 1) / HK_SLAB_SIZE;
+		step = trim_step(space, index - 1, most < step_max ? most : step_max);
+		index -= !step;
+		freed += step;
+		if (step && hk_deadline_over(space->memory, deadline))
+			return freed;
 	}
-	return freed + trim_metadata(space);
+	return hk_memory_committed(space->memory) <= keep ? freed
+							  : freed + trim_metadata(space, deadline);
+}
+
+struct hk_space_use hk_space_use(struct hk_superslabs *space, bool restart)
+{
+	struct hk_space_use use;
+
+	hk_space_lock(space);
+	use.committed = atomic_load_explicit(&space->committed, memory_order_relaxed);
+	use.used = hk_space_used(space);
+	use.high = space->used_high;
+	use.cold = space->cold_taken;
+	space->cold_taken = 0;
+	if (restart)
+		space->used_high = use.used - space->kept.slabs;
+	hk_space_unlock(space);
+	return use;
 }
 
 size_t hk_superslabs_metadata(const struct hk_superslabs *space)
@@ -250,6 +368,8 @@ size_t hk_superslabs_check(struct hk_superslabs *space)
 
 		broken += (free & ~mask) != 0;
 		broken += superslab->ready.bits != (free & have);
+		broken += superslab->ready.bits && index >= space->ready_end;
+		broken += (free & ~have) && index < space->cold_start;
 		unbacked += (size_t)__builtin_popcount(~free & mask & ~have);
 		broken += (zero & ~have) != 0;
 		used += (size_t)__builtin_popcount(~free & mask);

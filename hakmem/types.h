@@ -147,6 +147,8 @@ struct hk_report {
  *	is charged to it, too, see budget.h.
  * @on_pressure: The bytes in use have come to the soft limit, see struct hk_budget_config, where
  *	budgets have one of their own.
+ * @maintain_delay: calls of hk_arena_maintain() after which what was not used is given back;
+ *	0: 256, some seconds of one call a frame.
  *
  * New fields are added at the end; zero means default.
  */
@@ -164,6 +166,7 @@ struct hk_arena_config {
 	size_t reserve;
 	struct hk_budget *budget;
 	void (*on_pressure)(void *context, struct hk_arena *arena, size_t used, size_t limit);
+	unsigned maintain_delay;
 };
 
 /*

@@ -16,6 +16,7 @@ import sys
 HEADERS = {
     "hakmem/hakmem.h": "hakmem/hakmem.h",
     "hakmem/budget.h": "hakmem/budget.h",
+    "hakmem/maintain.h": "hakmem/maintain.h",
     "hakmem/types.h": "hakmem/types.h",
     "platform/platform.h": "hakmem/platform/platform.h",
 }

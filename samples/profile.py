@@ -49,13 +49,13 @@ LIMIT = 10  # % that what is below the depot should stay under
 # name: its files in hakmem/, and what that is
 STAGES = {
     "cache": ("cache alloc", "the miss's own dispatch"),
-    "depot": ("depot stack stack_locked", "whole magazines"),
+    "depot": ("depot stash stock stack stack_locked", "whole magazines"),
     "slab": ("slab slab_check", "blocks and bitmaps"),
-    "superslab": ("superslab run kept superslab_trim map", "runs of slabs"),
+    "superslab": ("superslab run kept superslab_trim superslab_warm map", "runs of slabs"),
     "large": ("large", "blocks that are runs"),
     "platform": ("memory budget", "memory and platform, with the C library's part"),
     "lock": ("lock", "taken and given back"),
-    "other": ("arena oom report stats check version", "arena, report, memset and memcpy"),
+    "other": ("arena maintain oom report stats check version", "arena, report, memset and memcpy"),
 }
 BELOW = ("slab", "superslab", "large", "platform", "lock")
 STAGE_OF = {file: name for name, (files, _) in STAGES.items() for file in files.split()}

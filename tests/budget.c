@@ -478,7 +478,10 @@ Test(budget, a_trim_sets_the_reserve_aside_again)
 	void *blocks[64], *block = NULL;
 	size_t count = 0;
 
-	arena = make((struct hk_arena_config){ .limit = 8 * MIB, .reserve = MIB }, &cache);
+	arena = make((struct hk_arena_config){ .limit = 8 * MIB,
+					       .reserve = MIB,
+					       .address_space = 1024 * MIB },
+		     &cache);
 	while ((blocks[count] = hk_alloc(cache, 256 * KIB)) != NULL)
 		count++;
 	cr_assert_geq(count, 7 * 4);
@@ -493,6 +496,13 @@ Test(budget, a_trim_sets_the_reserve_aside_again)
 	cr_assert_eq(hk_arena_check(arena), 0);
 	/* a request that no reserve could serve leaves it alone */
 	cr_assert_null(hk_alloc(cache, 9 * MIB));
+	cr_assert_eq(reserve_of(arena), MIB);
+	/* also of what is kept for large blocks and blocks in the depot, where there is no other */
+	block = hk_alloc(cache, 7 * MIB);
+	cr_assert_not_null(block);
+	cr_assert_eq(reserve_of(arena), 0);
+	hk_free(cache, block);
+	hk_arena_trim(arena, SIZE_MAX, 0);
 	cr_assert_eq(reserve_of(arena), MIB);
 	cr_assert_eq(fill(cache, MIB, &block) >= 6, true);
 	hk_arena_destroy(arena);

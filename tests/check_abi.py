@@ -23,7 +23,13 @@ from tools import Checks
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LIST = os.path.join(ROOT, "tests", "abi.txt")
-HEADERS = ["hakmem/types.h", "hakmem/budget.h", "hakmem/hakmem.h", "platform/platform.h"]
+HEADERS = [
+    "hakmem/types.h",
+    "hakmem/budget.h",
+    "hakmem/maintain.h",
+    "hakmem/hakmem.h",
+    "platform/platform.h",
+]
 SKIPPED_NUMBERS = re.compile(r"HK_(VERSION.*|DEBUG)$")  # they differ from build to build
 
 STRUCT = re.compile(r"^struct (\w+) \{\n(.*?)^\};", re.M | re.S)

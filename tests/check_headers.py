@@ -19,7 +19,13 @@ import sys
 
 from tools import WARNINGS, Checks, own_part, run
 
-PUBLIC = ["hakmem/hakmem.h", "hakmem/types.h", "hakmem/budget.h", "platform/platform.h"]
+PUBLIC = [
+    "hakmem/hakmem.h",
+    "hakmem/types.h",
+    "hakmem/budget.h",
+    "hakmem/maintain.h",
+    "platform/platform.h",
+]
 
 C_STANDARDS = ["c11", "c17"]
 CXX_STANDARDS = ["c++17"]

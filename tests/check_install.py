@@ -17,6 +17,7 @@ import tempfile
 HEADERS = {
     "include/hakmem/hakmem.h": "hakmem/hakmem.h",
     "include/hakmem/budget.h": "hakmem/budget.h",
+    "include/hakmem/maintain.h": "hakmem/maintain.h",
     "include/hakmem/types.h": "hakmem/types.h",
     "include/hakmem/platform/platform.h": "platform/platform.h",
 }

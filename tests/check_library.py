@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 
-HEADERS = ["hakmem/hakmem.h", "hakmem/budget.h", "platform/platform.h"]
+HEADERS = ["hakmem/hakmem.h", "hakmem/budget.h", "hakmem/maintain.h", "platform/platform.h"]
 
 ALLOWED = set(
     # plain code that needs no state

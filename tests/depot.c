@@ -237,6 +237,7 @@ Test(depot, does_without_magazines_where_memory_is_short)
 
 Test(depot, trim_keeps_the_magazines_in_use)
 {
+	const struct hk_deadline unbounded = { 0 };
 	size_t page, before, given, n;
 	void **last = NULL;
 
@@ -246,7 +247,7 @@ Test(depot, trim_keeps_the_magazines_in_use)
 		last = full_one(1, n + 1);
 	hk_depot_grow(depot);
 	before = fault.committed;
-	given = hk_depot_trim(depot);
+	given = hk_depot_trim(depot, unbounded);
 	agree();
 	cr_assert_eq(before - fault.committed, given);
 	cr_assert_gt(given, 0);
@@ -263,7 +264,7 @@ Test(depot, trim_keeps_the_magazines_in_use)
 	hk_depot_reset(depot);
 	held = 0;
 	cr_assert_gt(depot->ahead, 0);
-	hk_depot_trim(depot);
+	hk_depot_trim(depot, unbounded);
 	agree();
 	cr_assert_eq(depot->ahead, 0);
 	cr_assert_eq(depot->magazines.committed + depot->links.committed, 0);

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: MIT */
+/* Work on the host's time: memory made ready ahead of need, and given back; see maintain.h. */
+#include <hakmem/arena.h>
+
+/* Slabs committed at once; within a bound, faulted in between two looks at the clock. */
+#define WARM_STEP 32u
+#define WARM_STEP_TIMED 1u
+#define COOL_STEP 8u
+
+/* Most slabs that are committed ahead, and the part of what is committed. */
+#define AHEAD_MAX 512u
+#define AHEAD_PART 8u
+
+/* Bytes of memory made ready for which there is a magazine more. */
+#define MAGAZINE_BYTES_READY ((size_t)16 << 10)
+
+/* Caches looked at in a call. */
+#define CACHES_STEP 64u
+
+/* Cache structs beyond the last use, when none is alive. */
+static size_t trim_caches(struct hk_arena *arena)
+{
+	size_t freed = 0;
+
+	hk_caches_lock(arena);
+	if (!arena->cache_count) {
+		arena->cache_slots = 0;
+		arena->cache_free = 0;
+		freed = hk_section_shrink(&arena->memory, &arena->caches, sizeof(*arena));
+	}
+	hk_caches_unlock(arena);
+	return freed;
+}
+
+/* What the reserve is to be made of may be kept, or wait for blocks in magazines. */
+static void refill_reserve(struct hk_arena *arena, struct hk_deadline deadline)
+{
+	if (!arena->reserve_slabs || !hk_reserve_fill(&arena->space, arena->reserve_slabs, true))
+		return;
+	hk_depot_drain_in(&arena->depot, deadline);
+	hk_superslabs_drop_kept(&arena->space);
+	hk_reserve_fill(&arena->space, arena->reserve_slabs, true);
+}
+
+size_t hk_arena_trim(struct hk_arena *arena, size_t keep_bytes, uint64_t budget_ns)
+{
+	struct hk_deadline deadline = hk_deadline_in(&arena->memory, budget_ns);
+	size_t freed = 0;
+	bool drained;
+
+	refill_reserve(arena, deadline);
+	if (hk_arena_used(arena) > keep_bytes) {
+		drained = hk_depot_drain_in(&arena->depot, deadline);
+		freed = hk_slab_trim(&arena->slabs, keep_bytes, deadline);
+		if (!freed || !hk_deadline_over(&arena->memory, deadline))
+			freed += hk_superslabs_trim(&arena->space, keep_bytes, deadline);
+		if (hk_arena_used(arena) > keep_bytes &&
+		    (!freed || !hk_deadline_over(&arena->memory, deadline)))
+			freed += hk_depot_trim(&arena->depot, deadline) + trim_caches(arena);
+		if (!freed && !drained)
+			freed = 1;
+	}
+	hk_reporter_flush(&arena->reporter);
+	return freed;
+}
+
+/* Commits until @bytes are, then faults all of it in. */
+static int warm(struct hk_arena *arena, size_t bytes)
+{
+	size_t magazines = bytes / MAGAZINE_BYTES_READY;
+	int error = hk_depot_warm(&arena->depot, magazines);
+
+	while (!error && hk_arena_used(arena) < bytes)
+		hk_space_warm(&arena->space, WARM_STEP, &error);
+	if (!error)
+		error = hk_superslabs_populate(&arena->space);
+	if (error)
+		return error;
+	hk_caches_lock(arena);
+	error = hk_memory_populate(&arena->memory, arena->caches.base, arena->caches.committed);
+	hk_caches_unlock(arena);
+	return error;
+}
+
+int hk_arena_prewarm(struct hk_arena *arena, size_t bytes)
+{
+	int error = warm(arena, bytes);
+
+	hk_reporter_flush(&arena->reporter);
+	return error;
+}
+
+/* Slabs that are free and committed, or kept. */
+static size_t idle_slabs(struct hk_arena *arena)
+{
+	struct hk_superslabs *space = &arena->space;
+	size_t committed = atomic_load_explicit(&space->committed, memory_order_relaxed);
+	size_t backed =
+		hk_space_used(space) - atomic_load_explicit(&space->unbacked, memory_order_relaxed);
+
+	return committed > backed ? committed - backed : 0;
+}
+
+/* What was used since the last call, and at the end of a window what was not. */
+static void look(struct hk_arena *arena, bool window)
+{
+	struct hk_upkeep *upkeep = &arena->upkeep;
+	struct hk_space_use use = hk_space_use(&arena->space, window);
+
+	hk_depot_look(&arena->depot, window);
+	if (window) {
+		upkeep->ahead -= (upkeep->ahead + 3) / 4;
+		upkeep->spare = use.committed > use.high + upkeep->ahead
+					? use.committed - use.high - upkeep->ahead
+					: 0;
+	}
+	if (use.cold > use.committed / AHEAD_PART)
+		use.cold = use.committed / AHEAD_PART;
+	if (use.cold > AHEAD_MAX)
+		use.cold = AHEAD_MAX;
+	if (use.cold > upkeep->ahead)
+		upkeep->ahead = use.cold;
+	/* what is committed and not used is the host's loss there */
+	if (hk_space_is_charged(&arena->space))
+		upkeep->ahead = 0;
+}
+
+/* A slab ahead of need: whether one was made ready, or is still to be found. */
+static bool commit_one(struct hk_arena *arena)
+{
+	struct hk_upkeep *upkeep = &arena->upkeep;
+	int error;
+
+	if (!upkeep->ahead || idle_slabs(arena) >= upkeep->ahead)
+		return false;
+	hk_space_warm(&arena->space, WARM_STEP_TIMED, &error);
+	if (error)
+		upkeep->ahead = 0; /* until there is need of it again */
+	return !error;
+}
+
+/* A magazine of a cache that rests since before the window. */
+static bool drain_one_cache(struct hk_arena *arena)
+{
+	struct hk_upkeep *upkeep = &arena->upkeep;
+	uint32_t calls = atomic_load_explicit(&upkeep->calls, memory_order_relaxed);
+	uint32_t since, looks;
+	bool drained = false;
+
+	hk_caches_lock(arena);
+	for (looks = 0; looks < CACHES_STEP && looks < arena->cache_slots; looks++) {
+		struct hk_front *front;
+
+		if (upkeep->slot >= arena->cache_slots)
+			upkeep->slot = 0;
+		front = hk_arena_front(arena, upkeep->slot);
+		if (front->alive && hk_front_rested(front, &since) &&
+		    calls - since >= upkeep->delay && hk_front_drain_rest(front)) {
+			drained = true;
+			break;
+		}
+		upkeep->slot++;
+	}
+	hk_caches_unlock(arena);
+	return drained;
+}
+
+/* Some of what no window needed. */
+static bool give_some(struct hk_arena *arena)
+{
+	struct hk_upkeep *upkeep = &arena->upkeep;
+	size_t most = upkeep->spare < COOL_STEP ? upkeep->spare : COOL_STEP, freed;
+
+	if (!most || idle_slabs(arena) <= upkeep->ahead) {
+		upkeep->spare = 0;
+		return false;
+	}
+	freed = hk_space_cool(&arena->space, (uint32_t)most);
+	if (!freed) {
+		/* it may be kept */
+		hk_superslabs_drop_kept(&arena->space);
+		freed = hk_space_cool(&arena->space, (uint32_t)most);
+	}
+	upkeep->spare = freed ? upkeep->spare - freed / HK_SLAB_SIZE : 0;
+	return freed != 0;
+}
+
+/* One step of the most urgent work there is. */
+static bool work(struct hk_arena *arena)
+{
+	return hk_depot_fill_one(&arena->depot) || commit_one(arena) || drain_one_cache(arena) ||
+	       hk_depot_drain_one(&arena->depot) || give_some(arena);
+}
+
+bool hk_arena_maintain(struct hk_arena *arena, uint64_t budget_ns)
+{
+	struct hk_deadline deadline = hk_deadline_in(&arena->memory, budget_ns);
+	struct hk_upkeep *upkeep = &arena->upkeep;
+	uint32_t calls;
+	bool more;
+
+	/* pairs with the release below */
+	if (atomic_exchange_explicit(&upkeep->busy, 1, memory_order_acquire))
+		return false;
+	calls = atomic_load_explicit(&upkeep->calls, memory_order_relaxed) + 1;
+	atomic_store_explicit(&upkeep->calls, calls, memory_order_relaxed);
+	look(arena, calls % upkeep->delay == 0);
+	do
+		more = work(arena);
+	while (more && !hk_deadline_over(&arena->memory, deadline));
+	atomic_store_explicit(&upkeep->busy, 0, memory_order_release);
+	hk_reporter_flush(&arena->reporter);
+	return more;
+}
+
+void hk_cache_rest(struct hk_cache *cache)
+{
+	struct hk_front *front = hk_front(cache);
+
+	hk_front_rest(front,
+		      atomic_load_explicit(&front->arena->upkeep.calls, memory_order_relaxed));
+}

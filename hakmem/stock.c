@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The depot's stock made to follow its use, on the host's time: see hk_depot_look().
+ *
+ * A steady program takes magazines from the depot and brings as many back; what it takes from the
+ * slabs is what the stock was short of. So the refills of some time are how many magazines more are
+ * wanted the next time; and what lies in the stack at its lowest was not needed.
+ */
+#include <hakmem/depot.h>
+
+#define WANT_MAX 255u
+
+static uint32_t depth(struct hk_depot *depot, unsigned size_class)
+{
+	return hk_stack_size(hk_depot_stacks(depot), &depot->filled[size_class]).depth;
+}
+
+void hk_depot_look(struct hk_depot *depot, bool window)
+{
+	struct hk_stock *stock = &depot->stock;
+	unsigned size_class;
+
+	for (size_class = 1; size_class < HK_CLASSES; size_class++) {
+		uint32_t want = stock->want[size_class], now, low;
+
+		if (window) {
+			want -= (want + 3) / 4;
+			low = atomic_load_explicit(&depot->low[size_class], memory_order_relaxed);
+			stock->excess[size_class] = (uint16_t)(low > want ? low - want : 0);
+			atomic_store_explicit(&depot->low[size_class], depth(depot, size_class),
+					      memory_order_relaxed);
+		}
+		now = atomic_load_explicit(&depot->refills[size_class], memory_order_relaxed);
+		if (now) {
+			atomic_store_explicit(&depot->refills[size_class], 0, memory_order_relaxed);
+			if (now > WANT_MAX)
+				now = WANT_MAX;
+			want = want > now ? want : now;
+			stock->excess[size_class] = 0;
+		}
+		/* none of medium blocks: they stand in the way of others */
+		stock->want[size_class] =
+			(uint16_t)(hk_class_infos[size_class].capacity ? want : 0);
+	}
+}
+
+/* A magazine of a class into the depot: whether it is there. */
+static bool fill(struct hk_depot *depot, unsigned size_class)
+{
+	void **bottom;
+	struct hk_bad bad[HK_BATCH_MAX];
+	size_t got = 0;
+
+	hk_depot_reserve(depot);
+	bottom = hk_magazine_get(depot, size_class);
+	if (!bottom)
+		return false;
+	got = hk_slab_take(depot->slabs, size_class, bottom + 1,
+			   hk_magazine_capacity(depot, bottom), NULL);
+	if (got && hk_depot_put(depot, size_class, bottom + got))
+		return true;
+	if (got)
+		hk_slab_return(depot->slabs, bottom + 1, got, bad);
+	hk_magazine_put(depot, bottom);
+	return false;
+}
+
+bool hk_depot_fill_one(struct hk_depot *depot)
+{
+	struct hk_stock *stock = &depot->stock;
+	unsigned tries;
+
+	for (tries = 0; tries < HK_CLASSES; tries++) {
+		unsigned size_class = 1 + stock->next % (HK_CLASSES - 1);
+
+		if (depth(depot, size_class) < stock->want[size_class]) {
+			if (fill(depot, size_class))
+				return true;
+			/* no room, or no memory: not before it is missed again */
+			stock->want[size_class] = 0;
+		}
+		stock->next = size_class;
+	}
+	return false;
+}
+
+bool hk_depot_drain_one(struct hk_depot *depot)
+{
+	struct hk_stock *stock = &depot->stock;
+	struct hk_bad bad[HK_BATCH_MAX];
+	unsigned tries;
+	void **top;
+
+	for (tries = 0; tries < HK_CLASSES; tries++) {
+		unsigned size_class = 1 + stock->next % (HK_CLASSES - 1);
+
+		top = stock->excess[size_class] ? hk_depot_get(depot, size_class) : NULL;
+		if (top) {
+			stock->excess[size_class]--;
+			hk_report_bad(depot->slabs->space->memory->reporter, bad,
+				      hk_magazine_drain(depot, top, bad));
+			hk_magazine_put(depot, top);
+			return true;
+		}
+		stock->excess[size_class] = 0;
+		stock->next = size_class;
+	}
+	return false;
+}
