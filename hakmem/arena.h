@@ -21,14 +21,20 @@
  * @calls: how many there were.
  * @delay: after so many a window ends: what was not used in it is given back.
  * @slot: the cache that is looked at next.
- * @ahead: slabs to be committed before they are asked for.
- * @spare: slabs to be given back.
+ * @used: slabs in use at the last call.
+ * @high: most of them at once, since the window began.
+ * @idle: that are committed and not in use.
+ * @ahead: that should be.
+ * @spare: to be given back.
  */
 struct hk_upkeep {
 	_Atomic uint32_t busy;
 	_Atomic uint32_t calls;
 	uint32_t delay;
 	uint32_t slot;
+	size_t used;
+	size_t high;
+	size_t idle;
 	size_t ahead;
 	size_t spare;
 };

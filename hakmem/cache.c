@@ -264,6 +264,7 @@ static void *refill_from_slabs(struct hk_front *front, unsigned size_class)
 		*top = NULL;
 		set_top(front, size_class, count ? top + count - 1 : top);
 	}
+	hk_depot_refilled(depot, size_class, count);
 	hk_front_note(front, hk_slab_stage(depot->slabs, size_class, marks));
 	if (count)
 		hk_front_refresh(front);

@@ -218,11 +218,6 @@ void hk_depot_missed(struct hk_depot *depot, unsigned size_class)
 {
 	uint32_t away, depth, more, most;
 
-	atomic_store_explicit(&depot->refills[size_class],
-			      atomic_load_explicit(&depot->refills[size_class],
-						   memory_order_relaxed) +
-				      1,
-			      memory_order_relaxed);
 	away = atomic_load_explicit(&depot->turned_away[size_class], memory_order_relaxed);
 	if (HK_LIKELY(!away))
 		return;
@@ -353,7 +348,7 @@ static void init_depths(struct hk_depot *depot)
 				      depth_of(size_class, bytes_max(depot)), memory_order_relaxed);
 		atomic_store_explicit(&depot->turned_away[size_class], 0, memory_order_relaxed);
 		atomic_store_explicit(&depot->low[size_class], 0, memory_order_relaxed);
-		atomic_store_explicit(&depot->refills[size_class], 0, memory_order_relaxed);
+		atomic_store_explicit(&depot->refilled[size_class], 0, memory_order_relaxed);
 		depot->stock.excess[size_class] = 0;
 		atomic_store_explicit(&depot->stashed[size_class], 0, memory_order_relaxed);
 		atomic_store_explicit(&depot->capacity[size_class],
@@ -395,8 +390,9 @@ size_t hk_depot_trim(struct hk_depot *depot, struct hk_deadline deadline)
 	hk_depot_lock(depot);
 	freed = hk_section_trim(memory, &depot->links, depot->count * sizeof(struct hk_link),
 				deadline);
-	freed += hk_section_trim(memory, &depot->magazines, depot->count * HK_MAGAZINE_BYTES,
-				 deadline);
+	if (hk_deadline_allows(memory, deadline, freed))
+		freed += hk_section_trim(memory, &depot->magazines,
+					 depot->count * HK_MAGAZINE_BYTES, deadline);
 	count_ahead(depot);
 	hk_depot_unlock(depot);
 	return freed;

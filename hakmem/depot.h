@@ -80,9 +80,9 @@ struct hk_depot {
 	_Atomic uint32_t depth_max[HK_CLASSES];	  /* magazines that a class may have */
 	_Atomic uint32_t turned_away[HK_CLASSES]; /* since the last refill from slabs */
 	_Atomic uint8_t capacity[HK_CLASSES];	  /* of magazines handed out from now on */
-	_Atomic size_t stashed[HK_CLASSES];   /* blocks, by all caches; and of those that rest */
-	_Atomic uint32_t low[HK_CLASSES];     /* fewest magazines since the last look, about */
-	_Atomic uint32_t refills[HK_CLASSES]; /* from the slabs since then, about */
+	_Atomic size_t stashed[HK_CLASSES];    /* blocks, by all caches; and of those that rest */
+	_Atomic uint32_t low[HK_CLASSES];      /* fewest magazines since the last look, about */
+	_Atomic uint32_t refilled[HK_CLASSES]; /* blocks from slabs, about */
 	struct hk_stock stock;
 	_Atomic uint32_t way; /* the class that makes way next */
 	struct hk_stack empty;
@@ -208,6 +208,17 @@ bool hk_depot_put(struct hk_depot *depot, unsigned size_class, void **top);
 /* A refill found nothing in the depot: was it because magazines had been turned away? */
 void hk_depot_missed(struct hk_depot *depot, unsigned size_class);
 
+/* So many blocks came from the slabs instead. */
+static inline void hk_depot_refilled(struct hk_depot *depot, unsigned size_class, size_t count)
+{
+	_Atomic uint32_t *refilled = &depot->refilled[size_class];
+
+	atomic_store_explicit(refilled,
+			      atomic_load_explicit(refilled, memory_order_relaxed) +
+				      (uint32_t)count,
+			      memory_order_relaxed);
+}
+
 /* Drains some of what the depot has in excess. Locks: class, space. */
 void hk_depot_shrink(struct hk_depot *depot);
 
@@ -221,9 +232,9 @@ void hk_depot_drain(struct hk_depot *depot);
 bool hk_depot_drain_in(struct hk_depot *depot, struct hk_deadline deadline);
 
 /*
- * How the stock was used since the last look: as many magazines of a class are wanted as refills
- * found none. With @window, the end of some time, fewer again; and what was not needed since the
- * last one is excess.
+ * How the stock was used since the last look: of a class as many magazines are wanted as have the
+ * blocks that came from the slabs. With @window, the end of some time, fewer again; and what was
+ * not needed since the last one is excess.
  */
 void hk_depot_look(struct hk_depot *depot, bool window);
 

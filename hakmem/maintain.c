@@ -44,7 +44,8 @@ static void refill_reserve(struct hk_arena *arena, struct hk_deadline deadline)
 
 size_t hk_arena_trim(struct hk_arena *arena, size_t keep_bytes, uint64_t budget_ns)
 {
-	struct hk_deadline deadline = hk_deadline_in(&arena->memory, budget_ns);
+	struct hk_memory *memory = &arena->memory;
+	struct hk_deadline deadline = hk_deadline_in(memory, budget_ns);
 	size_t freed = 0;
 	bool drained;
 
@@ -52,11 +53,14 @@ size_t hk_arena_trim(struct hk_arena *arena, size_t keep_bytes, uint64_t budget_
 	if (hk_arena_used(arena) > keep_bytes) {
 		drained = hk_depot_drain_in(&arena->depot, deadline);
 		freed = hk_slab_trim(&arena->slabs, keep_bytes, deadline);
-		if (!freed || !hk_deadline_over(&arena->memory, deadline))
+		if (hk_deadline_allows(memory, deadline, freed))
 			freed += hk_superslabs_trim(&arena->space, keep_bytes, deadline);
 		if (hk_arena_used(arena) > keep_bytes &&
-		    (!freed || !hk_deadline_over(&arena->memory, deadline)))
-			freed += hk_depot_trim(&arena->depot, deadline) + trim_caches(arena);
+		    hk_deadline_allows(memory, deadline, freed))
+			freed += hk_depot_trim(&arena->depot, deadline);
+		if (hk_arena_used(arena) > keep_bytes &&
+		    hk_deadline_allows(memory, deadline, freed))
+			freed += trim_caches(arena);
 		if (!freed && !drained)
 			freed = 1;
 	}
@@ -64,14 +68,31 @@ size_t hk_arena_trim(struct hk_arena *arena, size_t keep_bytes, uint64_t budget_
 	return freed;
 }
 
-/* Commits until @bytes are, then faults all of it in. */
+/* Commits until @bytes are, or less than a slab is open of what there may be. */
+static int commit_up_to(struct hk_arena *arena, size_t bytes)
+{
+	uint32_t step = WARM_STEP;
+	size_t used, missing = 0;
+	int error = 0;
+
+	while (!error && (used = hk_arena_used(arena)) < bytes) {
+		missing = (bytes - used + HK_SLAB_SIZE - 1) / HK_SLAB_SIZE;
+		hk_space_warm(&arena->space, missing < step ? (uint32_t)missing : step, &error);
+		if (error == HK_ERROR_LIMIT && step > 1) {
+			step /= 2;
+			error = 0;
+		}
+	}
+	return error == HK_ERROR_LIMIT && missing == 1 ? 0 : error;
+}
+
+/* The same, then faults all that is committed in. */
 static int warm(struct hk_arena *arena, size_t bytes)
 {
-	size_t magazines = bytes / MAGAZINE_BYTES_READY;
-	int error = hk_depot_warm(&arena->depot, magazines);
+	int error = hk_depot_warm(&arena->depot, bytes / MAGAZINE_BYTES_READY);
 
-	while (!error && hk_arena_used(arena) < bytes)
-		hk_space_warm(&arena->space, WARM_STEP, &error);
+	if (!error)
+		error = commit_up_to(arena, bytes);
 	if (!error)
 		error = hk_superslabs_populate(&arena->space);
 	if (error)
@@ -90,39 +111,34 @@ int hk_arena_prewarm(struct hk_arena *arena, size_t bytes)
 	return error;
 }
 
-/* Slabs that are free and committed, or kept. */
-static size_t idle_slabs(struct hk_arena *arena)
-{
-	struct hk_superslabs *space = &arena->space;
-	size_t committed = atomic_load_explicit(&space->committed, memory_order_relaxed);
-	size_t backed =
-		hk_space_used(space) - atomic_load_explicit(&space->unbacked, memory_order_relaxed);
-
-	return committed > backed ? committed - backed : 0;
-}
-
 /* What was used since the last call, and at the end of a window what was not. */
 static void look(struct hk_arena *arena, bool window)
 {
 	struct hk_upkeep *upkeep = &arena->upkeep;
-	struct hk_space_use use = hk_space_use(&arena->space, window);
+	struct hk_space_use use = hk_space_use(&arena->space);
+	size_t more = use.high > upkeep->used ? use.high - upkeep->used : 0, needed;
 
 	hk_depot_look(&arena->depot, window);
-	if (window) {
+	if (upkeep->high < use.high)
+		upkeep->high = use.high;
+	if (window)
 		upkeep->ahead -= (upkeep->ahead + 3) / 4;
-		upkeep->spare = use.committed > use.high + upkeep->ahead
-					? use.committed - use.high - upkeep->ahead
-					: 0;
-	}
-	if (use.cold > use.committed / AHEAD_PART)
-		use.cold = use.committed / AHEAD_PART;
-	if (use.cold > AHEAD_MAX)
-		use.cold = AHEAD_MAX;
-	if (use.cold > upkeep->ahead)
-		upkeep->ahead = use.cold;
+	if (more > use.committed / AHEAD_PART)
+		more = use.committed / AHEAD_PART;
+	if (more > AHEAD_MAX)
+		more = AHEAD_MAX;
+	if (upkeep->ahead < more)
+		upkeep->ahead = more;
 	/* what is committed and not used is the host's loss there */
 	if (hk_space_is_charged(&arena->space))
 		upkeep->ahead = 0;
+	if (window) {
+		needed = upkeep->high + upkeep->ahead;
+		upkeep->spare = use.committed > needed ? use.committed - needed : 0;
+		upkeep->high = use.used;
+	}
+	upkeep->used = use.used;
+	upkeep->idle = use.idle;
 }
 
 /* A slab ahead of need: whether one was made ready, or is still to be found. */
@@ -131,9 +147,9 @@ static bool commit_one(struct hk_arena *arena)
 	struct hk_upkeep *upkeep = &arena->upkeep;
 	int error;
 
-	if (!upkeep->ahead || idle_slabs(arena) >= upkeep->ahead)
+	if (upkeep->idle >= upkeep->ahead)
 		return false;
-	hk_space_warm(&arena->space, WARM_STEP_TIMED, &error);
+	upkeep->idle += hk_space_warm(&arena->space, WARM_STEP_TIMED, &error);
 	if (error)
 		upkeep->ahead = 0; /* until there is need of it again */
 	return !error;
@@ -165,21 +181,20 @@ static bool drain_one_cache(struct hk_arena *arena)
 	return drained;
 }
 
-/* Some of what no window needed. */
+/* Some of what the last window did not need. */
 static bool give_some(struct hk_arena *arena)
 {
 	struct hk_upkeep *upkeep = &arena->upkeep;
-	size_t most = upkeep->spare < COOL_STEP ? upkeep->spare : COOL_STEP, freed;
+	uint32_t most = upkeep->spare < COOL_STEP ? (uint32_t)upkeep->spare : COOL_STEP;
+	size_t freed;
 
-	if (!most || idle_slabs(arena) <= upkeep->ahead) {
-		upkeep->spare = 0;
+	if (!most)
 		return false;
-	}
-	freed = hk_space_cool(&arena->space, (uint32_t)most);
+	freed = hk_space_cool(&arena->space, most);
 	if (!freed) {
 		/* it may be kept */
 		hk_superslabs_drop_kept(&arena->space);
-		freed = hk_space_cool(&arena->space, (uint32_t)most);
+		freed = hk_space_cool(&arena->space, most);
 	}
 	upkeep->spare = freed ? upkeep->spare - freed / HK_SLAB_SIZE : 0;
 	return freed != 0;

@@ -38,7 +38,8 @@ HK_API int hk_cache_prefill(struct hk_cache *cache, size_t size, size_t count);
  * Commits free slabs, the lowest, with their metadata and some magazines, until @bytes are
  * committed, then faults in all that the arena has committed, used or not. As long as the arena
  * needs no more, allocations make no platform call and the first touch of a page is no fault.
- * (Where the platform has no populate, pages are committed and not faulted in.)
+ * (Where the platform has no populate, pages are committed and not faulted in.) A limit that
+ * leaves less than a slab of 64 KiB open may be asked for.
  *
  * Context: any thread, also while others allocate; for load time: takes as long as the system takes
  * for the pages. Return: 0; HK_ERROR_LIMIT, HK_ERROR_MEMORY or HK_ERROR_ADDRESS_SPACE: what was
@@ -55,9 +56,10 @@ HK_API int hk_arena_prewarm(struct hk_arena *arena, size_t bytes);
  *
  * For a thread that has time, once a frame or so. In this order, as far as there is need:
  *
- * - magazines are filled for the depot, as many as refills missed there since the last call;
- * - slabs are committed and faulted in, as many as allocations had to commit between two calls (not
- *	where the platform charges for what is committed);
+ * - magazines are filled for the depot, as many as would have had the blocks that came from the
+ *	slabs since the last call;
+ * - slabs are committed and faulted in, until as many are free as were taken into use between two
+ *	calls, an eighth of all at most (none where the platform charges for commits);
  * - of caches that rest (hk_cache_rest()) since hk_arena_config.maintain_delay calls, the
  *	magazines go to the depot or their blocks to the slabs;
  * - once in so many calls it is seen what the depot and the slabs had at hand and was never needed

@@ -107,7 +107,10 @@ int hk_memory_populate(struct hk_memory *memory, void *ptr, size_t size)
 	if (!memory->platform.populate || !size)
 		return 0;
 	hk_memory_count_call(memory);
-	return memory->platform.populate(memory->platform.context, ptr, size) ? HK_ERROR_MEMORY : 0;
+	if (!memory->platform.populate(memory->platform.context, ptr, size))
+		return 0;
+	hk_reporter_note(memory->reporter);
+	return HK_ERROR_MEMORY;
 }
 
 struct hk_deadline hk_deadline_in(struct hk_memory *memory, uint64_t budget_ns)

@@ -71,7 +71,7 @@ static void send_failures(struct hk_reporter *reporter)
 		atomic_exchange_explicit(&reporter->platform_failures, 0, memory_order_relaxed);
 	struct hk_report report = {
 		.fault = HK_FAULT_PLATFORM,
-		.what = "the platform refused a commit or a decommit",
+		.what = "a call of the platform for memory failed",
 		.count = count,
 	};
 

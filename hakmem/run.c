@@ -308,7 +308,6 @@ static int take(struct hk_superslabs *space, uint32_t count, uint32_t backed, si
 		goto out_unlock;
 	hk_space_mark_used(space, found, count);
 	note_use(space, found + count);
-	space->cold_taken += cold;
 	hk_space_mark_used(space, found + count, ahead);
 	hk_space_unlock(space);
 
@@ -475,7 +474,6 @@ int hk_run_extend(struct hk_superslabs *space, uint32_t first, uint32_t count, u
 		goto out_unlock;
 	hk_space_mark_used(space, end, more);
 	note_use(space, end + more);
-	space->cold_taken += hk_run_unbacked(space, end, more);
 	hk_space_unlock(space);
 
 	error = hk_space_commit(space, end, more);

@@ -15,13 +15,28 @@ static uint32_t depth(struct hk_depot *depot, unsigned size_class)
 	return hk_stack_size(hk_depot_stacks(depot), &depot->filled[size_class]).depth;
 }
 
+/* Magazines that would have had what came from the slabs since the last time. */
+static uint32_t missing(struct hk_depot *depot, unsigned size_class)
+{
+	unsigned capacity = hk_depot_capacity(depot, size_class);
+	uint32_t blocks =
+		atomic_exchange_explicit(&depot->refilled[size_class], 0, memory_order_relaxed);
+	uint32_t magazines;
+
+	/* none of medium blocks: they stand in the way of others */
+	if (!blocks || !hk_class_infos[size_class].capacity)
+		return 0;
+	magazines = (blocks + capacity - 1) / capacity;
+	return magazines < WANT_MAX ? magazines : WANT_MAX;
+}
+
 void hk_depot_look(struct hk_depot *depot, bool window)
 {
 	struct hk_stock *stock = &depot->stock;
 	unsigned size_class;
 
 	for (size_class = 1; size_class < HK_CLASSES; size_class++) {
-		uint32_t want = stock->want[size_class], now, low;
+		uint32_t want = stock->want[size_class], low, more;
 
 		if (window) {
 			want -= (want + 3) / 4;
@@ -30,33 +45,30 @@ void hk_depot_look(struct hk_depot *depot, bool window)
 			atomic_store_explicit(&depot->low[size_class], depth(depot, size_class),
 					      memory_order_relaxed);
 		}
-		now = atomic_load_explicit(&depot->refills[size_class], memory_order_relaxed);
-		if (now) {
-			atomic_store_explicit(&depot->refills[size_class], 0, memory_order_relaxed);
-			if (now > WANT_MAX)
-				now = WANT_MAX;
-			want = want > now ? want : now;
+		more = missing(depot, size_class);
+		if (more)
 			stock->excess[size_class] = 0;
-		}
-		/* none of medium blocks: they stand in the way of others */
-		stock->want[size_class] =
-			(uint16_t)(hk_class_infos[size_class].capacity ? want : 0);
+		stock->want[size_class] = (uint16_t)(want > more ? want : more);
 	}
 }
 
 /* A magazine of a class into the depot: whether it is there. */
 static bool fill(struct hk_depot *depot, unsigned size_class)
 {
-	void **bottom;
 	struct hk_bad bad[HK_BATCH_MAX];
-	size_t got = 0;
+	size_t got = 0, more, capacity;
+	void **bottom;
 
 	hk_depot_reserve(depot);
 	bottom = hk_magazine_get(depot, size_class);
 	if (!bottom)
 		return false;
-	got = hk_slab_take(depot->slabs, size_class, bottom + 1,
-			   hk_magazine_capacity(depot, bottom), NULL);
+	capacity = hk_magazine_capacity(depot, bottom);
+	do {
+		more = hk_slab_take(depot->slabs, size_class, bottom + 1 + got, capacity - got,
+				    NULL);
+		got += more;
+	} while (more && got < capacity);
 	if (got && hk_depot_put(depot, size_class, bottom + got))
 		return true;
 	if (got)

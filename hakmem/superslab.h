@@ -115,7 +115,6 @@ struct hk_superslabs {
 	struct hk_section headers;
 	_Atomic size_t used;	       /* slabs, with those kept; changed with the lock held */
 	size_t used_high;	       /* most in use, those kept not, since hk_space_use() */
-	size_t cold_taken;	       /* slabs that runs wanted committed since then */
 	_Atomic size_t unbacked;       /* of these, not committed */
 	size_t bitmap_bytes;	       /* committed */
 	_Atomic size_t committed;      /* slabs */
@@ -294,21 +293,21 @@ int hk_superslabs_populate(struct hk_superslabs *space);
 size_t hk_space_cool(struct hk_superslabs *space, uint32_t most);
 
 /**
- * struct hk_space_use - how slabs were used of late
+ * struct hk_space_use - how slabs are used
  * @committed: slabs.
- * @used: of these in use, with those kept.
- * @high: most that were in use at once, those kept not, since the last restart.
- * @cold: slabs that were committed for allocations since the last call.
+ * @idle: of these free or kept.
+ * @used: in use, committed or not; those kept not.
+ * @high: the most that were so since the last call.
  */
 struct hk_space_use {
 	size_t committed;
+	size_t idle;
 	size_t used;
 	size_t high;
-	size_t cold;
 };
 
-/* Tells, and with @restart counts @high anew. Locks: space. */
-struct hk_space_use hk_space_use(struct hk_superslabs *space, bool restart);
+/* Tells, and counts @high anew. Locks: space. */
+struct hk_space_use hk_space_use(struct hk_superslabs *space);
 
 /* Bytes committed for the sections and bitmaps of this layer. */
 size_t hk_superslabs_metadata(const struct hk_superslabs *space);

@@ -35,7 +35,6 @@ void hk_superslabs_reset(struct hk_superslabs *space)
 	space->ready_end = space->ready.leaves;
 	space->cold_start = 0;
 	space->used_high = 0;
-	space->cold_taken = 0;
 	memset(&space->kept, 0, sizeof(space->kept));
 	space->reserve.count = 0;
 	atomic_store_explicit(&space->unbacked, 0, memory_order_relaxed);
@@ -254,11 +253,12 @@ static size_t trim_metadata(struct hk_superslabs *space, struct hk_deadline dead
 		space->ready_end = space->free.leaves;
 	if (space->cold_start > space->free.leaves)
 		space->cold_start = space->free.leaves;
-	if (done)
+	if (done && hk_deadline_allows(space->memory, deadline, freed))
 		freed +=
 			hk_section_trim(space->memory, &space->headers,
 					space->free.leaves * sizeof(struct hk_superslab), deadline);
-	if (done && !atomic_load_explicit(&space->bound, memory_order_relaxed))
+	if (done && !atomic_load_explicit(&space->bound, memory_order_relaxed) &&
+	    hk_deadline_allows(space->memory, deadline, freed))
 		freed += hk_section_trim(space->memory, &space->classes, 0, deadline);
 	hk_space_unlock(space);
 	hk_lock_release(&space->trim_lock, &space->memory->platform);
@@ -293,18 +293,18 @@ size_t hk_superslabs_trim(struct hk_superslabs *space, size_t keep, struct hk_de
 							  : freed + trim_metadata(space, deadline);
 }
 
-struct hk_space_use hk_space_use(struct hk_superslabs *space, bool restart)
+struct hk_space_use hk_space_use(struct hk_superslabs *space)
 {
 	struct hk_space_use use;
+	size_t backed;
 
 	hk_space_lock(space);
 	use.committed = atomic_load_explicit(&space->committed, memory_order_relaxed);
-	use.used = hk_space_used(space);
-	use.high = space->used_high;
-	use.cold = space->cold_taken;
-	space->cold_taken = 0;
-	if (restart)
-		space->used_high = use.used - space->kept.slabs;
+	use.used = hk_space_used(space) - space->kept.slabs;
+	use.high = space->used_high > use.used ? space->used_high : use.used;
+	space->used_high = use.used;
+	backed = use.used - atomic_load_explicit(&space->unbacked, memory_order_relaxed);
+	use.idle = use.committed > backed ? use.committed - backed : 0;
 	hk_space_unlock(space);
 	return use;
 }

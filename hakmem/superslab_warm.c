@@ -58,7 +58,9 @@ uint32_t hk_space_warm(struct hk_superslabs *space, uint32_t most, int *error)
 	hk_space_step_begin(space);
 	count = hide_cold(space, most, &first, error);
 	if (count) {
-		*error = hk_space_commit(space, first, count);
+		*error = hk_bitmap_commit(space, first);
+		if (!*error)
+			*error = hk_space_commit(space, first, count);
 		if (!*error)
 			*error = hk_memory_populate(space->memory, hk_slab_address(space, first),
 						    count * HK_SLAB_SIZE);

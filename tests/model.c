@@ -238,6 +238,23 @@ static void rarities(struct model *model, struct hk_cache *cache, uint64_t *seed
 		else if (model->options.failures)
 			model->fault.fail_from = model->fault.steps + 1;
 		break;
+	case 17:
+		error = hk_arena_prewarm(model->arena,
+					 model->bytes + (size_t)(test_random(seed) % (8 * MIB)));
+		if (error)
+			may_fail(model, "prewarming", 0);
+		break;
+	case 18:
+	case 19:
+		if (model->caches[i])
+			hk_cache_rest(model->caches[i]);
+		break;
+	case 20:
+	case 21:
+		if (cache && hk_cache_prefill(cache, random_size(seed) % 9000,
+					      (size_t)(test_random(seed) % 100)))
+			may_fail(model, "prefilling", 0);
+		break;
 	default:
 		hk_cache_flush(cache);
 	}
@@ -283,8 +300,12 @@ static void step(struct model *model, uint64_t *seed)
 		allocate_bulk(model, cache, seed);
 	else if (what < 97)
 		release_bulk(model, cache, seed);
-	else if (what < 99)
+	else if (what < 98)
 		hk_cache_flush(cache);
+	else if (what < 99 && test_random(seed) % 4)
+		hk_arena_maintain(model->arena, test_random(seed) % 3 * 1000);
+	else if (what < 99)
+		hk_cache_rest(cache);
 	else
 		rarities(model, cache, seed);
 }

@@ -69,6 +69,7 @@ static void create(struct model *model)
 		.platform = &model->fault.platform,
 		.context = model,
 		.on_report = on_report,
+		.maintain_delay = 6,
 	};
 	size_t i;
 

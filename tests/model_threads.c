@@ -144,7 +144,7 @@ static void rarities(struct worker *worker, unsigned arena)
 {
 	struct hk_stats stats;
 
-	switch (test_random(&worker->seed) % 8) {
+	switch (test_random(&worker->seed) % 12) {
 	case 0:
 		hk_cache_destroy(worker->caches[arena]);
 		/* another's failed creation may have kept none free, but not this one */
@@ -159,6 +159,21 @@ static void rarities(struct worker *worker, unsigned arena)
 		hk_arena_stats(town.arenas[arena], &stats);
 		if (stats.live_blocks > (size_t)1 << 40 || stats.cached_bytes > (size_t)1 << 40)
 			complain(worker, "statistics below zero", &worker->blocks[0]);
+		break;
+	case 3:
+	case 4:
+		hk_cache_rest(worker->caches[arena]);
+		break;
+	case 5:
+	case 6:
+		hk_arena_maintain(town.arenas[arena], test_random(&worker->seed) % 2 * 100000);
+		break;
+	case 7:
+		if (hk_arena_prewarm(town.arenas[arena],
+				     hk_arena_used(town.arenas[arena]) +
+					     (size_t)(test_random(&worker->seed) % MIB)) &&
+		    !town.limited[arena])
+			complain(worker, "no prewarming", &worker->blocks[0]);
 		break;
 	default:
 		hk_cache_flush(worker->caches[arena]);
@@ -196,7 +211,7 @@ static void *work(void *argument)
 			enter(worker, held, hk_zalloc(cache, size), size, arena);
 			break;
 		case 5:
-			if (i % 8 == 0)
+			if (i % 6 == 0)
 				rarities(worker, arena);
 			break;
 		case 6:
@@ -293,6 +308,7 @@ static void run(uint64_t seed, struct model_platform platform, struct fault_opti
 			.platform = &town.faults[i].platform,
 			.context = &town.reports[i],
 			.on_report = on_report,
+			.maintain_delay = 5,
 		};
 
 		town.limited[i] = config.limit != 0;

@@ -240,6 +240,72 @@ Test(trim, without_a_clock_does_one_step_a_call)
 	in_slices(&(struct fault_options){ .hide = FAULT_BIT(FAULT_NOW) }, 1000000000);
 }
 
+/* So do blocks in the depot: four magazines a call, and a call that came to no more says so. */
+Test(trim, drains_the_depot_in_slices)
+{
+	struct hk_stats before, after;
+	size_t i, given = 1, calls, nothing = 0;
+	int round;
+
+	open_with(&(struct fault_options){ .fake_clock = true });
+	fault.tick = 1000;
+	cr_assert_eq(hk_arena_prewarm(arena, 16 * MIB), 0, "with magazines for all of them");
+	for (round = 0; round < 2; round++) {
+		for (i = 0; i < COUNT(blocks); i++)
+			blocks[i] = hk_alloc(cache, 100);
+		/* magazines that were filled once stay; no slab is free when they are again */
+		if (round)
+			hk_arena_trim(arena, 0, 0);
+		for (i = 0; i < COUNT(blocks); i++)
+			hk_free(cache, blocks[i]);
+	}
+	hk_cache_flush(cache);
+	hk_arena_stats(arena, &before);
+	cr_assert_gt(before.cached_bytes, 100000, "%zu", before.cached_bytes);
+	for (calls = 0; given; calls++) {
+		given = hk_arena_trim(arena, 0, 1);
+		hk_arena_stats(arena, &after);
+		must(before.cached_bytes - after.cached_bytes <= 4 * 127 * hk_good_size(100),
+		     "call %zu", calls);
+		nothing += given == 1;
+		before = after;
+		must(calls < 100, "no end");
+	}
+	cr_assert_eq(after.cached_bytes, 0);
+	cr_assert_geq(calls, 5, "%zu", calls);
+	cr_assert_geq(nothing, 2, "%zu calls came to nothing", nothing);
+	cr_assert_eq(hk_arena_trim(arena, 0, 0), 0);
+	close_all();
+}
+
+/* And metadata of what was once in use: bitmaps and headers of 256 MiB, magazines. */
+Test(trim, gives_metadata_back_in_slices)
+{
+	size_t given = 1, calls, most = 0;
+	uint64_t decommits;
+
+	open_with(&(struct fault_options){ .fake_clock = true });
+	cr_assert_eq(hk_arena_prewarm(arena, 200 * MIB), 0);
+	hk_arena_reset(arena);
+	hk_cache_destroy(cache);
+	fault.tick = 1000;
+	for (calls = 0; given; calls++) {
+		size_t before = fault.committed;
+
+		decommits = fault.counts[FAULT_DECOMMIT];
+		given = hk_arena_trim(arena, 0, 1);
+		must(before - fault.committed <= STEP + 64 * KIB, "call %zu: %zu", calls, given);
+		decommits = fault.counts[FAULT_DECOMMIT] - decommits;
+		most = decommits > most ? decommits : most;
+		must(calls < 1000, "no end");
+	}
+	cr_assert_eq(hk_arena_used(arena), empty, "%zu, not %zu", hk_arena_used(arena), empty);
+	/* slabs; or the ends of the sections, which are looked at together */
+	cr_assert_leq(most, 5, "%zu", most);
+	cr_assert_eq(hk_cache_create(arena, &cache), 0);
+	close_all();
+}
+
 Test(trim, with_time_enough_does_all)
 {
 	open_with(&(struct fault_options){ .fake_clock = true });
