@@ -132,6 +132,7 @@ SAMPLES = {
         "samples/selfcheck_resizes.c",
         "samples/selfcheck_states.c",
         "samples/selfcheck_budgets.c",
+        "samples/selfcheck_upkeep.c",
         "samples/selfcheck_stress.c",
     ],
 }

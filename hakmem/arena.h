@@ -17,8 +17,9 @@
 
 /**
  * struct hk_upkeep - where hk_arena_maintain() is
- * @busy: a thread is at it; the fields below but @calls are that thread's.
+ * @busy: a thread is at it; the fields below but @calls and @warm are that thread's.
  * @calls: how many there were.
+ * @warm: bytes that are to stay committed.
  * @delay: after so many a window ends: what was not used in it is given back.
  * @slot: the cache that is looked at next.
  * @used: slabs in use at the last call.
@@ -30,6 +31,7 @@
 struct hk_upkeep {
 	_Atomic uint32_t busy;
 	_Atomic uint32_t calls;
+	_Atomic size_t warm;
 	uint32_t delay;
 	uint32_t slot;
 	size_t used;

@@ -327,7 +327,7 @@ static void **pick_up(struct hk_front *front, uint32_t *mark)
 }
 
 /* The cache is used again. */
-static void wake(struct hk_front *front)
+static void take_up(struct hk_front *front)
 {
 	uint32_t mark;
 	void **top;
@@ -379,7 +379,7 @@ static void *refill(struct hk_front *front, unsigned size_class)
 	void *block;
 
 	if (HK_UNLIKELY(front->resting)) {
-		wake(front);
+		take_up(front);
 		return hk_front_alloc(front, size_class);
 	}
 	if (!is_empty(spare)) {
@@ -448,7 +448,7 @@ void hk_front_push(struct hk_front *front, unsigned size_class, void *ptr)
 	void **top = front->hot.top[size_class], **spare = front->spare[size_class];
 
 	if (HK_UNLIKELY(front->resting)) {
-		wake(front);
+		take_up(front);
 		hk_front_push(front, size_class, ptr);
 		return;
 	}
@@ -497,7 +497,7 @@ void hk_front_flush(struct hk_front *front, bool to_depot)
 	unsigned size_class;
 
 	if (front->resting)
-		wake(front);
+		take_up(front);
 	for (size_class = 1; size_class < HK_CLASSES; size_class++) {
 		void **top = front->hot.top[size_class], **spare = front->spare[size_class];
 

@@ -136,7 +136,8 @@ void **hk_depot_get(struct hk_depot *depot, unsigned size_class)
 	left = atomic_load_explicit(&hk_depot_link(depot, got - 1)->depth, memory_order_relaxed) -
 	       1;
 	if (left < atomic_load_explicit(&depot->low[size_class], memory_order_relaxed))
-		atomic_store_explicit(&depot->low[size_class], left, memory_order_relaxed);
+		atomic_store_explicit(&depot->low[size_class], (uint16_t)left,
+				      memory_order_relaxed);
 	return hk_magazine_filled(depot, got - 1);
 }
 
@@ -171,17 +172,17 @@ static unsigned unit_of(unsigned size_class)
 }
 
 /* Magazines of a class that have so many bytes. */
-static uint32_t depth_of(unsigned size_class, size_t bytes)
+static uint16_t depth_of(unsigned size_class, size_t bytes)
 {
 	const struct hk_class_info *info = &hk_class_infos[size_class];
 	size_t depth = bytes / ((size_t)info->size * unit_of(size_class));
 
 	/* medium blocks stand in the way of others where there is little room */
 	if (!info->capacity)
-		return bytes > HK_DEPOT_BYTES ? (uint32_t)depth : 0;
+		return bytes > HK_DEPOT_BYTES ? (uint16_t)depth : 0;
 	if (depth > HK_DEPOT_DEPTH_MAX)
 		depth = HK_DEPOT_DEPTH_MAX;
-	return depth ? (uint32_t)depth : 1;
+	return depth ? (uint16_t)depth : 1;
 }
 
 bool hk_depot_put(struct hk_depot *depot, unsigned size_class, void **top)
@@ -227,7 +228,8 @@ void hk_depot_missed(struct hk_depot *depot, unsigned size_class)
 	if (more > most)
 		more = most;
 	if (depth < most)
-		atomic_store_explicit(&depot->depth_max[size_class], more, memory_order_relaxed);
+		atomic_store_explicit(&depot->depth_max[size_class], (uint16_t)more,
+				      memory_order_relaxed);
 	/* what the new depth has room for is not turned away next time */
 	away = depth < most && away > more - depth ? away - (more - depth) : 0;
 	atomic_store_explicit(&depot->turned_away[size_class], away, memory_order_relaxed);
@@ -286,7 +288,7 @@ void hk_depot_shrink(struct hk_depot *depot)
 	for (tries = 1; left && tries < HK_CLASSES; tries++) {
 		unsigned size_class = 1 + atomic_load_explicit(&depot->way, memory_order_relaxed) %
 						  (HK_CLASSES - 1);
-		uint32_t first = depth_of(size_class, HK_DEPOT_BYTES);
+		uint16_t first = depth_of(size_class, HK_DEPOT_BYTES);
 		size_t blocks = (size_t)first * unit_of(size_class);
 
 		if (hk_depot_blocks(depot, size_class) > blocks) {

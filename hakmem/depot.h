@@ -60,9 +60,9 @@
  * thread at a time.
  */
 struct hk_stock {
-	uint16_t want[HK_CLASSES];   /* magazines that a class should have */
-	uint16_t excess[HK_CLASSES]; /* that it has and has not needed */
-	unsigned next;		     /* the class that is looked at next */
+	uint8_t want[HK_CLASSES];   /* magazines that a class should have */
+	uint8_t excess[HK_CLASSES]; /* that it has and has not needed */
+	unsigned next;		    /* the class that is looked at next */
 };
 
 struct hk_depot {
@@ -77,12 +77,12 @@ struct hk_depot {
 	_Atomic uint32_t pause;	   /* calls of hk_depot_reserve() until it tries again */
 	uint64_t gets[HK_CLASSES]; /* exchanges, of caches that are gone; see hk_front_fold() */
 	uint64_t puts[HK_CLASSES];
-	_Atomic uint32_t depth_max[HK_CLASSES];	  /* magazines that a class may have */
+	_Atomic uint16_t depth_max[HK_CLASSES];	  /* magazines that a class may have */
 	_Atomic uint32_t turned_away[HK_CLASSES]; /* since the last refill from slabs */
 	_Atomic uint8_t capacity[HK_CLASSES];	  /* of magazines handed out from now on */
 	_Atomic size_t stashed[HK_CLASSES];    /* blocks, by all caches; and of those that rest */
-	_Atomic uint32_t low[HK_CLASSES];      /* fewest magazines since the last look, about */
-	_Atomic uint32_t refilled[HK_CLASSES]; /* blocks from slabs, about */
+	_Atomic uint16_t low[HK_CLASSES];      /* fewest magazines since the last look, about */
+	_Atomic uint16_t refilled[HK_CLASSES]; /* blocks from the slabs since then, about */
 	struct hk_stock stock;
 	_Atomic uint32_t way; /* the class that makes way next */
 	struct hk_stack empty;
@@ -211,12 +211,11 @@ void hk_depot_missed(struct hk_depot *depot, unsigned size_class);
 /* So many blocks came from the slabs instead. */
 static inline void hk_depot_refilled(struct hk_depot *depot, unsigned size_class, size_t count)
 {
-	_Atomic uint32_t *refilled = &depot->refilled[size_class];
+	_Atomic uint16_t *refilled = &depot->refilled[size_class];
+	size_t sum = atomic_load_explicit(refilled, memory_order_relaxed) + count;
 
-	atomic_store_explicit(refilled,
-			      atomic_load_explicit(refilled, memory_order_relaxed) +
-				      (uint32_t)count,
-			      memory_order_relaxed);
+	if (sum <= UINT16_MAX)
+		atomic_store_explicit(refilled, (uint16_t)sum, memory_order_relaxed);
 }
 
 /* Drains some of what the depot has in excess. Locks: class, space. */

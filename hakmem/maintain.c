@@ -107,6 +107,7 @@ int hk_arena_prewarm(struct hk_arena *arena, size_t bytes)
 {
 	int error = warm(arena, bytes);
 
+	atomic_store_explicit(&arena->upkeep.warm, bytes, memory_order_relaxed);
 	hk_reporter_flush(&arena->reporter);
 	return error;
 }
@@ -185,9 +186,15 @@ static bool drain_one_cache(struct hk_arena *arena)
 static bool give_some(struct hk_arena *arena)
 {
 	struct hk_upkeep *upkeep = &arena->upkeep;
-	uint32_t most = upkeep->spare < COOL_STEP ? (uint32_t)upkeep->spare : COOL_STEP;
+	size_t warm = atomic_load_explicit(&upkeep->warm, memory_order_relaxed);
+	size_t used = hk_arena_used(arena), over = used > warm ? (used - warm) / HK_SLAB_SIZE : 0;
+	uint32_t most = COOL_STEP;
 	size_t freed;
 
+	if (upkeep->spare > over)
+		upkeep->spare = over;
+	if (most > upkeep->spare)
+		most = (uint32_t)upkeep->spare;
 	if (!most)
 		return false;
 	freed = hk_space_cool(&arena->space, most);

@@ -39,7 +39,8 @@ HK_API int hk_cache_prefill(struct hk_cache *cache, size_t size, size_t count);
  * committed, then faults in all that the arena has committed, used or not. As long as the arena
  * needs no more, allocations make no platform call and the first touch of a page is no fault.
  * (Where the platform has no populate, pages are committed and not faulted in.) A limit that
- * leaves less than a slab of 64 KiB open may be asked for.
+ * leaves less than a slab of 64 KiB open may be asked for. From then on hk_arena_maintain() leaves
+ * the arena that many bytes; hk_arena_trim() does not.
  *
  * Context: any thread, also while others allocate; for load time: takes as long as the system takes
  * for the pages. Return: 0; HK_ERROR_LIMIT, HK_ERROR_MEMORY or HK_ERROR_ADDRESS_SPACE: what was

@@ -8,7 +8,13 @@
  */
 #include <hakmem/depot.h>
 
-#define WANT_MAX 255u
+/* Magazines wanted of a class, or taken for excess at once, at most. */
+#define STOCK_MAX 255u
+
+static uint32_t at_most(uint32_t magazines)
+{
+	return magazines < STOCK_MAX ? magazines : STOCK_MAX;
+}
 
 static uint32_t depth(struct hk_depot *depot, unsigned size_class)
 {
@@ -27,7 +33,7 @@ static uint32_t missing(struct hk_depot *depot, unsigned size_class)
 	if (!blocks || !hk_class_infos[size_class].capacity)
 		return 0;
 	magazines = (blocks + capacity - 1) / capacity;
-	return magazines < WANT_MAX ? magazines : WANT_MAX;
+	return at_most(magazines);
 }
 
 void hk_depot_look(struct hk_depot *depot, bool window)
@@ -41,14 +47,15 @@ void hk_depot_look(struct hk_depot *depot, bool window)
 		if (window) {
 			want -= (want + 3) / 4;
 			low = atomic_load_explicit(&depot->low[size_class], memory_order_relaxed);
-			stock->excess[size_class] = (uint16_t)(low > want ? low - want : 0);
-			atomic_store_explicit(&depot->low[size_class], depth(depot, size_class),
+			stock->excess[size_class] = (uint8_t)at_most(low > want ? low - want : 0);
+			atomic_store_explicit(&depot->low[size_class],
+					      (uint16_t)depth(depot, size_class),
 					      memory_order_relaxed);
 		}
 		more = missing(depot, size_class);
 		if (more)
 			stock->excess[size_class] = 0;
-		stock->want[size_class] = (uint16_t)(want > more ? want : more);
+		stock->want[size_class] = (uint8_t)(want > more ? want : more);
 	}
 }
 

@@ -228,7 +228,8 @@ bool self_is_zero(const void *ptr, size_t size)
 }
 
 static const struct self_function *const tables[] = {
-	self_blocks, self_resizes, self_arenas, self_states, self_budgets, self_platforms,
+	self_blocks,  self_resizes, self_arenas,    self_states,
+	self_budgets, self_upkeep,  self_platforms,
 };
 
 #define TABLES (sizeof(tables) / sizeof(tables[0]))

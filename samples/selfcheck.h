@@ -41,7 +41,7 @@ extern const struct self_function self_blocks[];
 extern const struct self_function self_resizes[];
 extern const struct self_function self_arenas[];
 extern const struct self_function self_states[];
-extern const struct self_function self_budgets[];
+extern const struct self_function self_budgets[], self_upkeep[];
 extern const struct self_function self_platforms[];
 
 /* Threads that allocate, free and hand blocks over; no function of its own. */

@@ -3,8 +3,8 @@
  * selfcheck: threads that share an arena, each with a cache of its own. They allocate, resize
  * and free at random, and hand blocks to one another through mailboxes, so that most blocks
  * are freed by another thread than the one that allocated them. Every block holds a pattern
- * from its birth to its death. Now and then a thread flushes its cache, asks for statistics or
- * trims the arena while the others go on.
+ * from its birth to its death. Now and then a thread flushes its cache or lays it down, asks for
+ * statistics, or trims, maintains or warms the arena while the others go on.
  */
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -168,6 +168,16 @@ static void housekeep(struct stress_thread *thread, unsigned what)
 	case 2:
 		hk_arena_trim(arena, 0, 100000);
 		break;
+	case 3:
+	case 4:
+		hk_arena_maintain(arena, 100000);
+		break;
+	case 5:
+		hk_cache_rest(thread->cache);
+		break;
+	case 6:
+		thread->refused += hk_arena_prewarm(arena, hk_arena_used(arena)) != HK_OK;
+		break;
 	default:
 		thread->unsteady += hk_arena_used(arena) == 0;
 		break;
@@ -201,8 +211,8 @@ static void work(void *argument)
 			thread->held[slot] = take_new(thread);
 			break;
 		}
-		if (random >> 8 & 1 && i % 1024 == 0)
-			housekeep(thread, (unsigned)(random >> 9 & 3));
+		if (random >> 8 & 1 && i % 512 == 0)
+			housekeep(thread, (unsigned)(random >> 9 & 7));
 	}
 	for (slot = 0; slot < HELD; slot++)
 		drop(thread, thread->held[slot]);
@@ -239,6 +249,7 @@ static void stress_on(const struct self_options *options, const struct hk_platfo
 		.platform = platform,
 		.context = &stress,
 		.on_report = on_report,
+		.maintain_delay = 3,
 	};
 	size_t damaged = 0, refused = 0, unsteady = 0;
 	struct stress_thread *threads;

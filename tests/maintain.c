@@ -230,6 +230,28 @@ Test(maintain, gives_back_after_the_delay)
 	close_all();
 }
 
+/* What was asked for by prewarming stays, until less is. */
+Test(maintain, leaves_what_is_to_be_warm)
+{
+	size_t i;
+
+	open_with(NULL, 0);
+	cr_assert_eq(hk_arena_prewarm(heap.arena, 20 * MIB), 0);
+	take(60000, 600);
+	give(600);
+	hk_cache_flush(heap.cache);
+	for (i = 0; i < 20 * DELAY; i++)
+		hk_arena_maintain(heap.arena, 0);
+	cr_assert_geq(hk_arena_used(heap.arena), 20 * MIB);
+	cr_assert_lt(hk_arena_used(heap.arena), 20 * MIB + 128 * KIB);
+	cr_assert_eq(hk_arena_prewarm(heap.arena, 3 * MIB), 0);
+	for (i = 0; i < 3 * DELAY; i++)
+		hk_arena_maintain(heap.arena, 0);
+	cr_assert_geq(hk_arena_used(heap.arena), 3 * MIB);
+	cr_assert_lt(hk_arena_used(heap.arena), 3 * MIB + 128 * KIB);
+	close_all();
+}
+
 /* Frames that use it up to the same mark, each between two calls, keep it. */
 Test(maintain, leaves_what_is_used_now_and_then)
 {
