@@ -154,6 +154,7 @@ TESTS = [
     "tests/map.c",
     "tests/kept.c",
     "tests/superslab.c",
+    "tests/superslab_ahead.c",
     "tests/superslab_trim.c",
     "tests/large.c",
     "tests/slab.c",

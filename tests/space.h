@@ -23,6 +23,8 @@ TEST_HELPER void open_space_over(const struct hk_platform *platform, uint32_t sl
 	struct hk_arena_config config = { .platform = platform,
 					  .address_space = (size_t)128 << 20 };
 
+	if (config.address_space < slabs_max * HK_SLAB_SIZE)
+		config.address_space = 2 * slabs_max * HK_SLAB_SIZE;
 	cr_assert_eq(hk_arena_create(&arena, &config), 0);
 	space = &arena->space;
 	cr_assert_geq(space->slabs_max, slabs_max);

@@ -373,6 +373,13 @@ static void heap_trim(struct run *run, unsigned arena)
 	unlock();
 }
 
+/* In three parts. */
+static bool heap_trim_some(struct run *run, unsigned arena)
+{
+	heap_trim(run, arena);
+	return recorder.trims % 3 != 0;
+}
+
 static inline int heap_stage(void *front)
 {
 	(void)front;

@@ -7,6 +7,7 @@
  *	static void front_close(struct worker *worker, void *front);
  *	static bool heap_reset(struct run *run, unsigned arena);	false: it cannot
  *	static void heap_trim(struct run *run, unsigned arena);
+ *	static bool heap_trim_some(struct run *run, unsigned arena); (true: there may be more)
  *	static inline int heap_stage(void *front);			-1: it has no stages
  *
  * and then includes recipes.h. Everything is inlined into one function for each mode, so that no

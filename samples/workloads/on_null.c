@@ -32,6 +32,12 @@ static void heap_trim(struct run *run, unsigned arena)
 	(void)arena;
 }
 
+static bool heap_trim_some(struct run *run, unsigned arena)
+{
+	heap_trim(run, arena);
+	return false;
+}
+
 static inline int heap_stage(void *front)
 {
 	(void)front;

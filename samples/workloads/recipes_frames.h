@@ -100,14 +100,19 @@ RECIPE void frame_drop(struct worker *worker, enum workload_mode mode, unsigned 
 	}
 }
 
-/* What the level had goes back to the system: the next one will touch other pages. */
-RECIPE void frame_trim(struct worker *worker, enum workload_mode mode)
+/*
+ * What the level had goes back to the system: the next one will touch other pages. Where the
+ * allocator can stop in time, a part in each frame; true: there may be more.
+ */
+RECIPE bool frame_trim(struct worker *worker, enum workload_mode mode)
 {
 	uint64_t start = mode == MODE_TIMED ? os_ticks() : 0;
+	bool rest;
 
-	heap_trim(worker->run, FRAME_LEVEL);
+	rest = heap_trim_some(worker->run, FRAME_LEVEL);
 	if (mode == MODE_TIMED)
 		worker->timings->frame_ticks += os_ticks() - start;
+	return rest;
 }
 
 RECIPE uint64_t frame_temporaries(struct worker *worker, enum workload_mode mode)
@@ -137,8 +142,6 @@ RECIPE uint64_t frame_level(struct worker *worker, enum workload_mode mode)
 			      random_between(&worker->random, parameters[FRAMES_LEVEL_MIN],
 					     parameters[FRAMES_LEVEL_MAX]));
 	frame_drop(worker, mode, FRAME_LEVEL, 0, count, 1);
-	if (parameters[FRAMES_LEVEL_TRIM])
-		frame_trim(worker, mode);
 	return count;
 }
 
@@ -215,7 +218,7 @@ RECIPE void frames(struct worker *worker, enum workload_mode mode)
 	const uint64_t *parameters = run->options->parameters;
 	struct calendar calendar;
 	uint64_t frame, ops;
-	bool going = true;
+	bool going = true, trims = false;
 
 	if (worker->index) {
 		frames_of_others(worker, mode);
@@ -230,8 +233,11 @@ RECIPE void frames(struct worker *worker, enum workload_mode mode)
 			frame_send(worker, mode, frame);
 		ops = frame_temporaries(worker, mode) + parameters[FRAMES_MESSAGES];
 		ops += frame_entities(worker, mode, &calendar, frame);
-		if (frame % parameters[FRAMES_LEVEL_FRAMES] == 0)
+		if (frame % parameters[FRAMES_LEVEL_FRAMES] == 0) {
 			ops += frame_level(worker, mode);
+			trims = parameters[FRAMES_LEVEL_TRIM] != 0;
+		}
+		trims = trims && frame_trim(worker, mode);
 		frame_receive(worker, mode, frame - 1);
 		frame_wait(run, frame);
 		if (mode == MODE_TIMED)

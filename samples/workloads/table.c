@@ -211,7 +211,7 @@ const struct workload workload_table[] = {
 						 MIB },
 			  [FRAMES_LEVEL_MAX] = { "level-max", "at most", 256 * KIB, 1, MOST },
 			  [FRAMES_LEVEL_TRIM] = { "level-trim",
-						  "whether a trim follows where one is dropped", 1,
+						  "whether trims follow where one is dropped", 1,
 						  0, 1 } } },
 	{ .name = "replay",
 	  .about = "a recorded trace, on one worker or on as many as there are threads in it",
