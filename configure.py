@@ -123,6 +123,7 @@ SAMPLES = {
     "engine": [
         "samples/engine.c",
         "samples/engine_show.c",
+        "samples/workloads/histogram.c",
     ],
     "selfcheck": [
         "samples/selfcheck.c",
@@ -638,6 +639,10 @@ def write_tests(n):
         "check-bars",
         f"python3 tests/check_bars.py {release}",
         [f"{release}/samples/{name}" for name in ("workload", "replay", "trace-cut")] + TRACES,
+    )
+    done += run(
+        "check-frames", f"python3 tests/check_frames.py {release}/samples",
+        [samples("release", "engine")],
     )
     n.build(["check-more"], "phony", done)
     criterion_debug = "$builddir/debug/tests/criterion"

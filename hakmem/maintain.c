@@ -68,7 +68,10 @@ size_t hk_arena_trim(struct hk_arena *arena, size_t keep_bytes, uint64_t budget_
 	return freed;
 }
 
-/* Commits until @bytes are, or less than a slab is open of what there may be. */
+/*
+ * Commits until @bytes are, or less than a slab is open of what there may be; SIZE_MAX: all that
+ * there may be.
+ */
 static int commit_up_to(struct hk_arena *arena, size_t bytes)
 {
 	uint32_t step = WARM_STEP;
@@ -83,13 +86,18 @@ static int commit_up_to(struct hk_arena *arena, size_t bytes)
 			error = 0;
 		}
 	}
+	if (bytes == SIZE_MAX)
+		return error == HK_ERROR_LIMIT || error == HK_ERROR_ADDRESS_SPACE ? 0 : error;
 	return error == HK_ERROR_LIMIT && missing == 1 ? 0 : error;
 }
 
 /* The same, then faults all that is committed in. */
 static int warm(struct hk_arena *arena, size_t bytes)
 {
-	int error = hk_depot_warm(&arena->depot, bytes / MAGAZINE_BYTES_READY);
+	size_t range = (size_t)arena->space.slabs_max * HK_SLAB_SIZE;
+	size_t limit = hk_memory_limit(&arena->memory), most = range < limit ? range : limit;
+	size_t magazines = (bytes < most ? bytes : most) / MAGAZINE_BYTES_READY;
+	int error = hk_depot_warm(&arena->depot, magazines);
 
 	if (!error)
 		error = commit_up_to(arena, bytes);

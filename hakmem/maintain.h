@@ -33,7 +33,7 @@ HK_API int hk_cache_prefill(struct hk_cache *cache, size_t size, size_t count);
  * hk_arena_prewarm() - have memory committed and faulted in
  * @arena: the arena.
  * @bytes: what the arena is to have committed in all, as hk_arena_used() tells; with less, or 0,
- *	nothing is added.
+ *	nothing is added; SIZE_MAX: as much as range and limits allow.
  *
  * Commits free slabs, the lowest, with their metadata and some magazines, until @bytes are
  * committed, then faults in all that the arena has committed, used or not. As long as the arena

@@ -44,14 +44,17 @@ static bool ask_host(struct hk_arena *arena, struct hk_front *front, size_t size
 	return again || give_up(arena, front, size, true);
 }
 
-/* Free slabs that are committed stand in the way of the limit, or of what the platform has. */
+/*
+ * Free slabs that are committed stand in the way of the limit, or of what the platform has; not
+ * where there is room for the request within all limits, and only the range is full.
+ */
 static void trim_for(struct hk_arena *arena, size_t size)
 {
 	size_t committed = hk_memory_committed(&arena->memory);
 	size_t need = size > HK_CLASS_MAX ? size + HK_CLASS_MAX : 2 * HK_CLASS_MAX;
 	struct hk_deadline never = { 0 };
 
-	if (hk_memory_limit(&arena->memory) == SIZE_MAX &&
+	if (hk_memory_left(&arena->memory) >= need &&
 	    !atomic_load_explicit(&arena->memory.refusals, memory_order_relaxed))
 		return;
 	need = committed > need ? committed - need : 0;

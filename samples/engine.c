@@ -3,9 +3,12 @@
  * engine: how a game engine embeds hakmem. Start reading at the end, with main().
  *
  * Every subsystem has an arena with a budget, every worker a cache of each arena. What one
- * worker allocated another may free. An arena is reset between frames, when no worker runs.
+ * worker allocated another may free. Memory is made ready before the first frame; from then on
+ * the worker that ends a frame does the arenas' housekeeping, so that nothing within a frame
+ * calls the system or touches a page for the first time.
  */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <hakmem/hakmem.h>
@@ -21,7 +24,10 @@
 #define STOP UINT64_MAX	       /* the frame in which everything ends */
 #define TOLD 20		       /* reports that are printed; the others are counted */
 #define ALL_LIMIT (160u << 20) /* of all arenas together: less than they may have by themselves */
-#define ALL_SOFT_LIMIT (40u << 20) /* from here on the engine would rather have less */
+#define ALL_SOFT_LIMIT (76u << 20) /* from here on the engine would rather have less */
+#define MAINTAIN_NS 100000	   /* for an arena, after a frame */
+#define STACK_READY 65536	   /* bytes of a worker's stack that it touches beforehand */
+#define ALL_OF_IT SIZE_MAX
 
 enum {
 	RENDER,
@@ -45,6 +51,8 @@ struct worker {
 	struct entity *entities;
 	void *inbox[2][MESSAGES]; /* one is read while a neighbour fills the other */
 	uint64_t frame, random, allocations[ARENAS], worst_ns[ARENAS];
+	struct engine_times times; /* of its calls of the allocator */
+	int64_t page_faults;	   /* within frames */
 	struct os_thread thread;
 };
 
@@ -54,6 +62,7 @@ struct engine {
 	struct worker workers[MAX_WORKERS];
 	struct engine_options options;
 	_Atomic uint64_t frame, done; /* the frame to do; frames done, by all workers */
+	_Atomic uint64_t kept;	      /* the frame after which there was housekeeping */
 	void *assets[LEVEL_ASSETS + LEVEL_FRAMES]; /* from oldest to loaded; only worker 0 */
 	size_t oldest, loaded, evicted;
 	_Atomic uint64_t faults, pressures;
@@ -101,23 +110,79 @@ static size_t roll(struct worker *worker, size_t below)
 /* An allocation may fail, and the engine goes on: what is missing is not drawn, not heard. */
 static void *take(struct worker *worker, unsigned arena, size_t size)
 {
-	void *block = hk_alloc(worker->caches[arena], size);
+	uint64_t start = os_ticks();
+	void *block =
+		worker->engine->options.libc ? malloc(size) : hk_alloc(worker->caches[arena], size);
 
+	engine_note(&worker->times, os_ticks() - start);
 	worker->allocations[arena]++;
 	return block ? memset(block, 1, size) : NULL;
+}
+
+static void *take_aligned(struct worker *worker, unsigned arena, size_t size, size_t align)
+{
+	uint64_t start = os_ticks();
+	void *block = worker->engine->options.libc
+			      ? os_malloc_aligned(align, size)
+			      : hk_alloc_aligned(worker->caches[arena], size, align);
+
+	engine_note(&worker->times, os_ticks() - start);
+	worker->allocations[arena]++;
+	return block;
+}
+
+static void give(struct worker *worker, unsigned arena, void *block)
+{
+	uint64_t start = os_ticks();
+
+	if (worker->engine->options.libc)
+		free(block);
+	else
+		hk_free(worker->caches[arena], block);
+	engine_note(&worker->times, os_ticks() - start);
+}
+
+/* Many at once; malloc has no such calls. */
+static void give_all(struct worker *worker, unsigned arena, size_t count, void **blocks)
+{
+	uint64_t start = os_ticks();
+
+	if (!worker->engine->options.libc) {
+		hk_free_bulk(worker->caches[arena], count, blocks);
+		engine_note(&worker->times, os_ticks() - start);
+		return;
+	}
+	while (count)
+		give(worker, arena, blocks[--count]);
+}
+
+static bool take_all(struct worker *worker, unsigned arena, size_t size, size_t count,
+		     void **blocks)
+{
+	uint64_t start = os_ticks();
+	bool all;
+
+	if (!worker->engine->options.libc) {
+		all = hk_alloc_bulk(worker->caches[arena], size, count, blocks);
+		engine_note(&worker->times, os_ticks() - start);
+		worker->allocations[arena] += count;
+		return all;
+	}
+	while (count)
+		blocks[--count] = take(worker, arena, size);
+	return true;
 }
 
 /* Draw commands and an aligned vertex buffer, for this frame only. */
 static void render(struct worker *worker)
 {
-	void *commands[64], *vertices = hk_alloc_aligned(worker->caches[RENDER], 16384, 64);
+	void *commands[64], *vertices = take_aligned(worker, RENDER, 16384, 64);
 	size_t i, count = 20 + roll(worker, 44);
 
 	for (i = 0; i < count; i++)
 		commands[i] = take(worker, RENDER, 64 + roll(worker, 4000));
-	hk_free_bulk(worker->caches[RENDER], count, commands);
-	hk_free(worker->caches[RENDER], vertices);
-	worker->allocations[RENDER]++;
+	give_all(worker, RENDER, count, commands);
+	give(worker, RENDER, vertices);
 }
 
 /* Contact points: many blocks of one size, taken and given back at once. */
@@ -126,9 +191,8 @@ static void physics(struct worker *worker)
 	size_t count = 64 + roll(worker, 64);
 	void *contacts[128];
 
-	if (hk_alloc_bulk(worker->caches[PHYSICS], 48, count, contacts))
-		hk_free_bulk(worker->caches[PHYSICS], count, contacts);
-	worker->allocations[PHYSICS] += count;
+	if (take_all(worker, PHYSICS, 48, count, contacts))
+		give_all(worker, PHYSICS, count, contacts);
 }
 
 /* Frees what a neighbour sent in the frame before, and sends to the other neighbour. */
@@ -139,7 +203,7 @@ static void audio(struct worker *worker)
 	void **inbox = worker->inbox[worker->frame % 2];
 	void **outbox = engine->workers[next].inbox[(worker->frame + 1) % 2];
 
-	hk_free_bulk(worker->caches[AUDIO], MESSAGES, inbox);
+	give_all(worker, AUDIO, MESSAGES, inbox);
 	for (i = 0; i < MESSAGES; i++)
 		outbox[i] = take(worker, AUDIO, 32 + roll(worker, 200));
 }
@@ -156,9 +220,9 @@ static void script(struct worker *worker)
 			continue;
 		}
 		*link = entity->next;
-		hk_free(worker->caches[RENDER], entity->mesh);
-		hk_free(worker->caches[PHYSICS], entity->body);
-		hk_free_sized(worker->caches[SCRIPT], entity, sizeof(*entity));
+		give(worker, RENDER, entity->mesh);
+		give(worker, PHYSICS, entity->body);
+		give(worker, SCRIPT, entity);
 	}
 	for (; births && (entity = take(worker, SCRIPT, sizeof(*entity))); births--) {
 		entity->mesh = take(worker, RENDER, 200 + roll(worker, 3000));
@@ -169,53 +233,135 @@ static void script(struct worker *worker)
 	}
 }
 
+/* All assets go at once: a reset costs the same whatever there is. Nobody else uses this arena. */
+static void unload(struct worker *worker)
+{
+	struct engine *engine = worker->engine;
+	uint64_t start = os_ticks();
+
+	if (engine->options.libc)
+		give_all(worker, ASSETS, engine->loaded, engine->assets);
+	else
+		hk_arena_reset(engine->arenas[ASSETS]);
+	engine_note(&worker->times, os_ticks() - start);
+	engine->oldest = engine->loaded = 0;
+}
+
 /* Worker 0 loads assets. Only on_oom() frees them, and the reset at the end of the level. */
 static void assets(struct worker *worker)
 {
 	struct engine *engine = worker->engine;
 	size_t i, loads = worker->frame % LEVEL_FRAMES == 1 ? LEVEL_ASSETS : worker->frame % 2;
 
-	for (i = 0; i < loads && worker == engine->workers; i++, engine->loaded++)
+	if (worker != engine->workers)
+		return;
+	if (worker->frame % LEVEL_FRAMES == 1)
+		unload(worker);
+	for (i = 0; i < loads; i++, engine->loaded++)
 		engine->assets[engine->loaded] = take(worker, ASSETS, 16384 + roll(worker, 524288));
 }
 
 static const struct subsystem {
 	const char *name;
 	size_t budget;
+	size_t ready;			    /* what a play test needed, and some more */
 	void (*run)(struct worker *worker); /* its part of a frame */
 } subsystems[ARENAS] = {
-	[RENDER] = { "render", 96 << 20, render }, [PHYSICS] = { "physics", 32 << 20, physics },
-	[AUDIO] = { "audio", 16 << 20, audio },	   [SCRIPT] = { "script", 32 << 20, script },
-	[ASSETS] = { "assets", 48 << 20, assets },
+	[RENDER] = { "render", 96 << 20, 25 << 20, render },
+	[PHYSICS] = { "physics", 32 << 20, 3 << 20, physics },
+	[AUDIO] = { "audio", 16 << 20, 3 << 20, audio },
+	[SCRIPT] = { "script", 32 << 20, 2 << 20, script },
+	[ASSETS] = { "assets", 48 << 20, ALL_OF_IT, assets },
 };
+
+/* The worker that ends a frame last has the time until the next one begins. */
+static void keep_house(struct engine *engine, uint64_t frame)
+{
+	unsigned i;
+
+	for (i = 0; i < ARENAS && !engine->options.cold; i++)
+		hk_arena_maintain(engine->arenas[i], MAINTAIN_NS);
+	engine->kept = frame;
+}
+
+/* What the first frame would touch for the first time: the thread's stack, the clock's page. */
+static void get_ready(void)
+{
+	volatile unsigned char bytes[STACK_READY];
+	size_t i;
+
+	for (i = 0; i < sizeof(bytes); i += 1024)
+		bytes[i] = (unsigned char)os_now_ns();
+}
+
+/* A worker's part of a frame. */
+static void work_on(struct worker *worker)
+{
+	int64_t faults = worker->engine->options.faults ? os_thread_page_faults() : -1;
+	uint64_t ns;
+	unsigned i;
+
+	for (i = 0; i < ARENAS; i++) {
+		ns = os_now_ns();
+		subsystems[i].run(worker);
+		ns = os_now_ns() - ns;
+		worker->worst_ns[i] = ns > worker->worst_ns[i] ? ns : worker->worst_ns[i];
+	}
+	engine_end_frame(&worker->times);
+	if (faults >= 0)
+		worker->page_faults += os_thread_page_faults() - faults;
+}
 
 /* A worker's thread. */
 static void work(void *argument)
 {
 	struct worker *worker = argument;
-	uint64_t frame, ns;
-	unsigned i, round;
+	struct engine *engine = worker->engine;
+	uint64_t frame;
+	unsigned round;
 
-	for (;; worker->engine->done++) {
-		for (round = 0; (frame = worker->engine->frame) == worker->frame; round++)
+	get_ready();
+	for (;;) {
+		for (round = 0; (frame = engine->frame) == worker->frame; round++)
 			os_wait(round);
 		if (frame == STOP)
 			return;
 		worker->frame = frame;
-		for (i = 0; i < ARENAS; i++) {
-			ns = os_now_ns();
-			subsystems[i].run(worker);
-			ns = os_now_ns() - ns;
-			worker->worst_ns[i] = ns > worker->worst_ns[i] ? ns : worker->worst_ns[i];
-		}
+		work_on(worker);
+		if (++engine->done == frame * engine->options.workers)
+			keep_house(engine, frame);
 	}
+}
+
+/*
+ * A range a little below the budget, which counts the arena's own data, too: where the range is
+ * full and ready, nothing is committed any more, and on_oom() is asked at once.
+ */
+static int make_arena(struct engine *engine, unsigned arena, struct hk_arena_config config)
+{
+	int error;
+	uint64_t j;
+
+	config.name = subsystems[arena].name;
+	config.limit = subsystems[arena].budget;
+	config.address_space = config.limit - config.limit / 16;
+	config.maintain_delay = 2 * LEVEL_FRAMES; /* what one level needs the next will, too */
+	error = hk_arena_create(&engine->arenas[arena], &config);
+	for (j = 0; j < engine->options.workers && !error; j++)
+		error = hk_cache_create(engine->arenas[arena], &engine->workers[j].caches[arena]);
+	if (error || engine->options.libc || engine->options.cold)
+		return error;
+	/* without memory for all of it now the engine runs, and may have a hitch later */
+	hk_arena_prewarm(engine->arenas[arena], subsystems[arena].ready);
+	return 0;
 }
 
 static int set_up(struct engine *engine)
 {
 	struct hk_budget_config all = { .limit = ALL_LIMIT, .soft_limit = ALL_SOFT_LIMIT };
 	struct hk_arena_config config = { .context = engine, .on_oom = on_oom };
-	int i, error;
+	unsigned i;
+	int error;
 	uint64_t j;
 
 	all.context = engine;
@@ -223,36 +369,34 @@ static int set_up(struct engine *engine)
 	error = hk_budget_init(&engine->memory, &all);
 	config.budget = &engine->memory;
 	config.on_report = on_report;
-	for (i = 0; i < ARENAS && !error; i++) {
-		config.name = subsystems[i].name;
-		config.limit = subsystems[i].budget;
-		error = hk_arena_create(&engine->arenas[i], &config);
-		for (j = 0; j < engine->options.workers && !error; j++)
-			error = hk_cache_create(engine->arenas[i], &engine->workers[j].caches[i]);
-	}
 	for (j = 0; j < engine->options.workers; j++) {
+		/* touched, so that no frame is the first to */
+		memset(&engine->workers[j], 0, sizeof(engine->workers[j]));
 		engine->workers[j].engine = engine;
 		engine->workers[j].random = engine->options.seed * MAX_WORKERS + j;
 	}
+	memset(engine->assets, 0, sizeof(engine->assets));
+	for (i = 0; i < ARENAS && !error; i++)
+		error = make_arena(engine, i, config);
+	/* entities are born even if all else is used up by then */
+	for (j = 0; j < engine->options.workers && !error; j++)
+		error = hk_cache_prefill(engine->workers[j].caches[SCRIPT], sizeof(struct entity),
+					 64);
 	if (error)
-		fprintf(stderr, "engine: %s: %s\n", config.name, hk_error_name(error));
+		fprintf(stderr, "engine: %s: %s\n", i < ARENAS ? subsystems[i].name : "script",
+			hk_error_name(error));
 	return error;
 }
 
-/* The host's own thread: one frame after the other, each when every worker did the last. */
+/* The host's own thread: one frame after the other, each when the last is done and cleared up. */
 static void play(struct engine *engine)
 {
 	uint64_t frame;
 	unsigned round;
 
 	for (frame = 1; frame <= engine->options.frames; frame++) {
-		if (frame % LEVEL_FRAMES == 1) { /* unload the level: no worker runs now */
-			hk_arena_reset(engine->arenas[ASSETS]);
-			hk_arena_trim(engine->arenas[ASSETS], 0, 0);
-			engine->oldest = engine->loaded = 0;
-		}
 		engine->frame = frame;
-		for (round = 0; engine->done < frame * engine->options.workers; round++)
+		for (round = 0; engine->kept < frame; round++)
 			os_wait(round);
 		engine_progress(&engine->options, frame);
 	}
@@ -279,12 +423,11 @@ static void shut_down(struct engine *engine)
 	int i;
 
 	for (worker = engine->workers; worker < end; worker++) {
-		hk_free_bulk(worker->caches[AUDIO], MESSAGES,
-			     worker->inbox[(worker->frame + 1) % 2]);
+		give_all(worker, AUDIO, MESSAGES, worker->inbox[(worker->frame + 1) % 2]);
 		worker->frame = STOP;
 		script(worker);
 	}
-	hk_arena_reset(engine->arenas[ASSETS]);
+	unload(engine->workers);
 	for (i = 0; i < ARENAS; i++) {
 		engine->faults += hk_arena_check(engine->arenas[i]);
 		hk_arena_destroy(engine->arenas[i]); /* reports what is still live */
@@ -297,7 +440,7 @@ int main(int argc, char **argv)
 {
 	static struct engine engine = { .options = { .frames = 2000, .workers = 4, .seed = 1 } };
 	static struct engine_row rows[ARENAS];
-	struct engine_totals totals = { .limit_bytes = ALL_LIMIT };
+	static struct engine_totals totals = { .limit_bytes = ALL_LIMIT };
 	struct worker *worker;
 	unsigned i, started = 0;
 	int status;
@@ -322,6 +465,12 @@ int main(int argc, char **argv)
 		measure(&engine, i, &rows[i]);
 	totals.used_bytes = hk_budget_used(&engine.memory);
 	totals.peak_bytes = hk_budget_peak(&engine.memory);
+	totals.page_faults = engine.options.faults ? 0 : -1;
+	for (worker = engine.workers; worker < engine.workers + engine.options.workers; worker++) {
+		histogram_merge(&totals.times.calls, &worker->times.calls);
+		histogram_merge(&totals.times.frames, &worker->times.frames);
+		totals.page_faults += engine.options.faults ? worker->page_faults : 0;
+	}
 	shut_down(&engine);
 	totals.evicted = engine.evicted;
 	totals.pressures = engine.pressures;

@@ -21,6 +21,10 @@ static const char usage[] =
 	"  --workers N   threads that do the work of a frame, 1 to 16 (4)\n"
 	"  --seed N      of the random numbers: with the same seed, frames and workers every\n"
 	"                run makes the same allocations (1)\n"
+	"  --libc        the blocks come from malloc, to compare times; the arenas stay empty\n"
+	"  --cold        nothing is made ready before the first frame, nor between frames\n"
+	"  --faults      count page faults within frames: two system calls for each worker's\n"
+	"                part of one, getrusage()\n"
 	"  --json        the same as JSON; bytes and nanoseconds\n"
 	"  --help        this text\n"
 	"\n"
@@ -33,6 +37,14 @@ static bool number(struct cli *cli, const char *argument, const char *name, uint
 	const char *text = NULL;
 
 	return cli_value(cli, argument, name, &text) && text && cli_number(text, min, max, value);
+}
+
+static bool flag(const char *argument, const char *name, bool *value)
+{
+	bool is_it = strcmp(argument, name) == 0;
+
+	*value = *value || is_it;
+	return is_it;
 }
 
 bool engine_parse(struct engine_options *options, uint64_t max_workers, int argc, char **argv,
@@ -48,10 +60,11 @@ bool engine_parse(struct engine_options *options, uint64_t max_workers, int argc
 			*status = CLI_WELL;
 			return false;
 		}
-		if (is_option && strcmp(argument, "--json") == 0) {
-			options->json = true;
+		if (is_option && (flag(argument, "--json", &options->json) ||
+				  flag(argument, "--libc", &options->libc) ||
+				  flag(argument, "--cold", &options->cold) ||
+				  flag(argument, "--faults", &options->faults)))
 			continue;
-		}
 		if (is_option &&
 		    (number(&cli, argument, "--frames", 1, MAX_FRAMES, &options->frames) ||
 		     number(&cli, argument, "--workers", 1, max_workers, &options->workers) ||
@@ -72,12 +85,56 @@ void engine_progress(const struct engine_options *options, uint64_t frame)
 		frame == options->frames ? "\n" : "");
 }
 
+static const struct {
+	const char *key;
+	unsigned per_10000;
+} percentiles[] = {
+	{ "p50_ns", 5000 },
+	{ "p99_ns", 9900 },
+	{ "p99_99_ns", 9999 },
+	{ "max_ns", 10000 },
+};
+
+#define PERCENTILES (sizeof(percentiles) / sizeof(percentiles[0]))
+
+static void json_times(const char *key, const struct histogram *histogram, double ticks_per_ns)
+{
+	size_t i;
+
+	printf(" \"%s\": {\"count\": %" PRIu64, key, histogram->count);
+	for (i = 0; i < PERCENTILES; i++)
+		printf(", \"%s\": %.1f", percentiles[i].key,
+		       (double)histogram_percentile(histogram, percentiles[i].per_10000) /
+			       ticks_per_ns);
+	printf("},\n");
+}
+
+static void show_times(const char *what, const struct histogram *histogram, double ticks_per_ns)
+{
+	size_t i;
+
+	printf("%-34s", what);
+	for (i = 0; i < PERCENTILES; i++)
+		printf(" %10.2f",
+		       (double)histogram_percentile(histogram, percentiles[i].per_10000) /
+			       ticks_per_ns / 1000);
+	printf("\n");
+}
+
 static void show_json(const struct engine_options *options, const struct engine_row *rows,
 		      size_t count, const struct engine_totals *totals)
 {
+	double ticks_per_ns = os_ticks_per_ns();
 	const struct engine_row *row;
 
-	printf("{\"frames\": %" PRIu64 ", \"workers\": %" PRIu64 ", \"seed\": %" PRIu64 ",\n"
+	printf("{\"allocator\": \"%s\",\n \"page_faults\": ", options->libc ? "libc" : "hakmem");
+	if (totals->page_faults < 0)
+		printf("null,\n");
+	else
+		printf("%" PRId64 ",\n", totals->page_faults);
+	json_times("call", &totals->times.calls, ticks_per_ns);
+	json_times("frame", &totals->times.frames, ticks_per_ns);
+	printf(" \"frames\": %" PRIu64 ", \"workers\": %" PRIu64 ", \"seed\": %" PRIu64 ",\n"
 	       " \"evicted\": %" PRIu64 ", \"faults\": %" PRIu64 ", \"pressures\": %" PRIu64 ",\n"
 	       " \"used_bytes\": %zu, \"peak_bytes\": %zu, \"limit_bytes\": %zu,\n"
 	       " \"arenas\": [",
@@ -98,6 +155,7 @@ static void show_json(const struct engine_options *options, const struct engine_
 static void show_text(const struct engine_options *options, const struct engine_row *rows,
 		      size_t count, const struct engine_totals *totals)
 {
+	double ticks_per_ns = os_ticks_per_ns();
 	const struct engine_row *row;
 
 	printf("%" PRIu64 " frames, %" PRIu64 " workers, seed %" PRIu64 ": %" PRIu64
@@ -115,6 +173,12 @@ static void show_text(const struct engine_options *options, const struct engine_
 	printf("all                 %10.2f %5.1f %7.0f    %" PRIu64 " times under pressure\n",
 	       (double)totals->used_bytes / MIB, (double)totals->peak_bytes / MIB,
 	       (double)totals->limit_bytes / MIB, totals->pressures);
+	printf("\n%s's time in us                        p50        p99     p99.99      worst\n",
+	       options->libc ? "malloc" : "hakmem");
+	show_times("a call", &totals->times.calls, ticks_per_ns);
+	show_times("a worker's part of a frame", &totals->times.frames, ticks_per_ns);
+	if (totals->page_faults >= 0)
+		printf("page faults within frames: %" PRId64 "\n", totals->page_faults);
 	printf("\n"
 	       "live, committed: after the last frame. worst frame: the longest that one worker's\n"
 	       "part of a frame took in that subsystem, its writing to its blocks included.\n");

@@ -9,12 +9,41 @@
 
 #include <hakmem/hakmem.h>
 
+#include "workloads/histogram.h"
+
 struct engine_options {
 	uint64_t frames;
 	uint64_t workers;
 	uint64_t seed;
+	bool libc;
+	bool cold;
+	bool faults;
 	bool json;
 };
+
+/**
+ * struct engine_times - what the allocator took of a worker's time, in ticks of os_ticks()
+ * @calls: each call.
+ * @frames: all calls of a frame.
+ * @frame: of the frame at work.
+ */
+struct engine_times {
+	struct histogram calls;
+	struct histogram frames;
+	uint64_t frame;
+};
+
+static inline void engine_note(struct engine_times *times, uint64_t ticks)
+{
+	histogram_add(&times->calls, ticks);
+	times->frame += ticks;
+}
+
+static inline void engine_end_frame(struct engine_times *times)
+{
+	histogram_add(&times->frames, times->frame);
+	times->frame = 0;
+}
 
 /**
  * struct engine_row - an arena
@@ -39,10 +68,14 @@ struct engine_row {
  * @faults: reports, leaks and broken invariants.
  * @used_bytes: of all arenas together, after the last frame; @peak_bytes: at most.
  * @limit_bytes: of all arenas together.
+ * @page_faults: within frames; -1: not known.
+ * @times: of all workers.
  */
 struct engine_totals {
 	uint64_t evicted, pressures, faults;
 	size_t used_bytes, peak_bytes, limit_bytes;
+	int64_t page_faults;
+	struct engine_times times;
 };
 
 /* Reads the command line. False: the program is to end, with *status. */

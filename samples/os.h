@@ -31,6 +31,9 @@ uint64_t os_now_ns(void);
 /* Page faults of this process so far, or -1. */
 int64_t os_page_faults(void);
 
+/* Those of the calling thread, or -1: this system does not count so. */
+int64_t os_thread_page_faults(void);
+
 /* Makes the peak of os_resident() start anew from now. False: this system cannot. */
 bool os_reset_peak(void);
 

@@ -66,6 +66,19 @@ int64_t os_page_faults(void)
 	return (int64_t)usage.ru_minflt + (int64_t)usage.ru_majflt;
 }
 
+int64_t os_thread_page_faults(void)
+{
+#if defined(RUSAGE_THREAD)
+	struct rusage usage;
+
+	if (getrusage(RUSAGE_THREAD, &usage))
+		return -1;
+	return (int64_t)usage.ru_minflt + (int64_t)usage.ru_majflt;
+#else
+	return -1;
+#endif
+}
+
 bool os_reset_peak(void)
 {
 	bool done;

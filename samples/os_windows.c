@@ -65,6 +65,11 @@ int64_t os_page_faults(void)
 	return memory_counters(&counters) ? (int64_t)counters.PageFaultCount : -1;
 }
 
+int64_t os_thread_page_faults(void)
+{
+	return -1;
+}
+
 bool os_reset_peak(void)
 {
 	return false;

@@ -24,7 +24,7 @@ static void run_arena_prewarm(const struct self_options *options)
 	CHECK(bad == 0);
 	CHECK(after.platform_call == before.platform_call);
 	hk_free_bulk(self.cache, COUNT, blocks);
-	CHECK(hk_arena_prewarm(self.arena, self_hidden(SIZE_MAX)) < 0);
+	CHECK(hk_arena_prewarm(self.arena, self_hidden(SIZE_MAX / 2)) < 0);
 	CHECK(hk_arena_check(self.arena) == 0);
 	self_close(&self);
 }

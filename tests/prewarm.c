@@ -197,18 +197,55 @@ Test(prewarm, stays_within_limit_and_range)
 	used = hk_arena_used(heap.arena);
 	cr_assert_leq(used, 8 * MIB);
 	cr_assert_gt(used, 8 * MIB - SLAB, "as much as there may be");
-	cr_assert_eq(hk_arena_prewarm(heap.arena, SIZE_MAX), HK_ERROR_LIMIT);
+	cr_assert_eq(hk_arena_prewarm(heap.arena, SIZE_MAX), 0, "as much as there may be");
+	cr_assert_eq(hk_arena_used(heap.arena), used);
 	cr_assert_eq(hk_arena_prewarm(heap.arena, 8 * MIB), 0, "that is no slab more");
 	close_all();
 
 	open_with(NULL, 0);
 	cr_assert_eq(hk_arena_prewarm(heap.arena, 2 * SPACE), HK_ERROR_ADDRESS_SPACE);
 	cr_assert_leq(hk_arena_used(heap.arena), fault.reserved);
+	cr_assert_geq(hk_arena_used(heap.arena), SPACE - SPACE / 32);
+	cr_assert_eq(hk_arena_prewarm(heap.arena, SIZE_MAX), 0);
 	cr_assert_eq(hk_arena_check(heap.arena), 0);
 	fill(1);
 	clear();
 	cr_assert_gt(hk_arena_trim(heap.arena, 0, 0), SPACE / 2);
 	close_all();
+}
+
+/* Whose range is all ready asks the platform for nothing, even when there is no room any more. */
+Test(prewarm, all_of_a_range)
+{
+	struct hk_arena_config config = {
+		.address_space = 8 * MIB,
+		.limit = 12 * MIB,
+		.platform = &fault.platform,
+		.context = &heap.reports,
+		.on_report = test_on_report,
+	};
+	uint64_t calls;
+	size_t count = 0, i;
+
+	memset(&heap, 0, sizeof(heap));
+	cr_assert_eq(fault_platform_init(&fault, NULL), 0);
+	cr_assert_eq(hk_arena_create(&heap.arena, &config), 0);
+	cr_assert_eq(hk_cache_create(heap.arena, &heap.cache), 0);
+	cr_assert_eq(hk_arena_prewarm(heap.arena, SIZE_MAX), 0);
+	cr_assert_leq(hk_arena_used(heap.arena), 12 * MIB);
+	calls = fault.calls;
+	for (i = 0; i < 3; i++) {
+		while ((blocks[count] = hk_alloc(heap.cache, 100000 + count * 1000)) != NULL)
+			count++;
+		cr_assert_gt(count, 40);
+		while (count)
+			hk_free(heap.cache, blocks[--count]);
+		hk_arena_reset(heap.arena);
+	}
+	cr_assert_eq(fault.calls, calls);
+	cr_assert_eq(heap.reports.by_fault[HK_FAULT_EXHAUSTED], 3);
+	heap_close(&heap, 3);
+	cr_assert_eq(fault_platform_end(&fault), 0, "%s", fault.violation);
 }
 
 Test(prewarm, without_populate_it_commits)

@@ -20,6 +20,7 @@ PACKAGES = {
     "clang++": "clang",
     "nm": "binutils",
     "objdump": "binutils",
+    "strace": "strace",
     "valgrind": "valgrind",
     "x86_64-w64-mingw32-gcc": "gcc-mingw-w64-x86-64",
     "x86_64-w64-mingw32-g++": "g++-mingw-w64-x86-64",
