@@ -91,6 +91,8 @@ LATENCY = (
     ("frames", 2, ()),
 )
 LATENCY_OPS = 4000000
+# And of the sample engine's frames.
+ENGINE_WORKERS, ENGINE_FRAMES = 4, 10000
 
 # Resident memory over time is shown of these.
 MEMORY = ("storm", "lifetime", "varsize", "grow", "pairs", "pinned", "frames")
@@ -149,6 +151,7 @@ class Bench:
         self.sides = sides
         self.workload = os.path.join(samples, "workload")
         self.replay = os.path.join(samples, "replay")
+        self.engine = os.path.join(samples, "engine")
         self.failed = {}  # (row's label, side): why
         self.rows = []
         self.memory = {}
@@ -238,18 +241,23 @@ class Bench:
             entry["sides"][side] = data["checkpoints"]
 
     def latency(self):
-        """The time of single calls, of all sides and of the null allocator."""
+        """The time of single calls and of frames, of all sides and of the null allocator."""
         null = peers.Side("null", None, "--allocator null", allocator="null")
+        quick = 10 if self.options.quick else 1
+        wanted = [(self.workload, "workload", name, workers,
+                   [name, "--workers", str(workers), "--ops", str(LATENCY_OPS // quick), *more,
+                    "--latency"], [*self.sides, null]) for name, workers, more in LATENCY]
+        wanted.append((self.engine, "", "engine", ENGINE_WORKERS,
+                       ["--workers", str(ENGINE_WORKERS), "--frames",
+                        str(ENGINE_FRAMES // quick)], self.sides))
+        wanted = [job for job in wanted if not self.options.only or job[2] in self.options.only]
+        progress = compare.Progress("latency", sum(len(job[-1]) for job in wanted))
         entries = []
-        chosen = [row for row in LATENCY if not self.options.only or row[0] in self.options.only]
-        progress = compare.Progress("latency", len(chosen) * (len(self.sides) + 1))
-        for name, workers, more in chosen:
-            ops = LATENCY_OPS // 10 if self.options.quick else LATENCY_OPS
-            arguments = [name, "--workers", str(workers), "--ops", str(ops), *more, "--latency"]
-            runner = self.runner(self.workload, [*arguments, "--json"], workers)
-            entry = {"name": name, "workers": workers,
-                     "command": "workload " + " ".join(arguments), "sides": {}}
-            for side in [*self.sides, null]:
+        for program, typed, name, workers, arguments, sides in wanted:
+            runner = self.runner(program, [*arguments, "--json"], workers)
+            command = " ".join([*([typed] if typed else [name]), *arguments])
+            entry = {"name": name, "workers": workers, "command": command, "sides": {}}
+            for side in sides:
                 try:
                     entry["sides"][side.name] = runner.run(side).data.get("latency")
                 except compare.RunError as why:

@@ -26,7 +26,7 @@
 #define ALL_LIMIT (160u << 20) /* of all arenas together: less than they may have by themselves */
 #define ALL_SOFT_LIMIT (76u << 20) /* from here on the engine would rather have less */
 #define MAINTAIN_NS 100000	   /* for an arena, after a frame */
-#define STACK_READY 65536	   /* bytes of a worker's stack that it touches beforehand */
+#define STACK_READY 65536	   /* bytes of a worker's stack */
 #define ALL_OF_IT SIZE_MAX
 
 enum {
@@ -114,7 +114,7 @@ static void *take(struct worker *worker, unsigned arena, size_t size)
 	void *block =
 		worker->engine->options.libc ? malloc(size) : hk_alloc(worker->caches[arena], size);
 
-	engine_note(&worker->times, os_ticks() - start);
+	engine_note_alloc(&worker->times, os_ticks() - start);
 	worker->allocations[arena]++;
 	return block ? memset(block, 1, size) : NULL;
 }
@@ -126,7 +126,7 @@ static void *take_aligned(struct worker *worker, unsigned arena, size_t size, si
 			      ? os_malloc_aligned(align, size)
 			      : hk_alloc_aligned(worker->caches[arena], size, align);
 
-	engine_note(&worker->times, os_ticks() - start);
+	engine_note_alloc(&worker->times, os_ticks() - start);
 	worker->allocations[arena]++;
 	return block;
 }
@@ -139,7 +139,7 @@ static void give(struct worker *worker, unsigned arena, void *block)
 		free(block);
 	else
 		hk_free(worker->caches[arena], block);
-	engine_note(&worker->times, os_ticks() - start);
+	engine_note_free(&worker->times, os_ticks() - start);
 }
 
 /* Many at once; malloc has no such calls. */
@@ -149,7 +149,7 @@ static void give_all(struct worker *worker, unsigned arena, size_t count, void *
 
 	if (!worker->engine->options.libc) {
 		hk_free_bulk(worker->caches[arena], count, blocks);
-		engine_note(&worker->times, os_ticks() - start);
+		engine_note_free(&worker->times, os_ticks() - start);
 		return;
 	}
 	while (count)
@@ -164,7 +164,7 @@ static bool take_all(struct worker *worker, unsigned arena, size_t size, size_t 
 
 	if (!worker->engine->options.libc) {
 		all = hk_alloc_bulk(worker->caches[arena], size, count, blocks);
-		engine_note(&worker->times, os_ticks() - start);
+		engine_note_alloc(&worker->times, os_ticks() - start);
 		worker->allocations[arena] += count;
 		return all;
 	}
@@ -243,7 +243,7 @@ static void unload(struct worker *worker)
 		give_all(worker, ASSETS, engine->loaded, engine->assets);
 	else
 		hk_arena_reset(engine->arenas[ASSETS]);
-	engine_note(&worker->times, os_ticks() - start);
+	engine_note_free(&worker->times, os_ticks() - start);
 	engine->oldest = engine->loaded = 0;
 }
 
@@ -467,7 +467,8 @@ int main(int argc, char **argv)
 	totals.peak_bytes = hk_budget_peak(&engine.memory);
 	totals.page_faults = engine.options.faults ? 0 : -1;
 	for (worker = engine.workers; worker < engine.workers + engine.options.workers; worker++) {
-		histogram_merge(&totals.times.calls, &worker->times.calls);
+		histogram_merge(&totals.times.allocs, &worker->times.allocs);
+		histogram_merge(&totals.times.frees, &worker->times.frees);
 		histogram_merge(&totals.times.frames, &worker->times.frames);
 		totals.page_faults += engine.options.faults ? worker->page_faults : 0;
 	}

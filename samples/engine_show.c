@@ -21,7 +21,8 @@ static const char usage[] =
 	"  --workers N   threads that do the work of a frame, 1 to 16 (4)\n"
 	"  --seed N      of the random numbers: with the same seed, frames and workers every\n"
 	"                run makes the same allocations (1)\n"
-	"  --libc        the blocks come from malloc, to compare times; the arenas stay empty\n"
+	"  --allocator A hakmem; or libc: the blocks come from malloc, to compare times, and the\n"
+	"                arenas stay empty (hakmem)\n"
 	"  --cold        nothing is made ready before the first frame, nor between frames\n"
 	"  --faults      count page faults within frames: two system calls for each worker's\n"
 	"                part of one, getrusage()\n"
@@ -37,6 +38,16 @@ static bool number(struct cli *cli, const char *argument, const char *name, uint
 	const char *text = NULL;
 
 	return cli_value(cli, argument, name, &text) && text && cli_number(text, min, max, value);
+}
+
+static bool allocator(struct cli *cli, const char *argument, bool *libc)
+{
+	const char *name = NULL;
+
+	if (!cli_value(cli, argument, "--allocator", &name) || !name)
+		return false;
+	*libc = strcmp(name, "libc") == 0;
+	return *libc || strcmp(name, "hakmem") == 0;
 }
 
 static bool flag(const char *argument, const char *name, bool *value)
@@ -61,9 +72,10 @@ bool engine_parse(struct engine_options *options, uint64_t max_workers, int argc
 			return false;
 		}
 		if (is_option && (flag(argument, "--json", &options->json) ||
-				  flag(argument, "--libc", &options->libc) ||
 				  flag(argument, "--cold", &options->cold) ||
 				  flag(argument, "--faults", &options->faults)))
+			continue;
+		if (is_option && allocator(&cli, argument, &options->libc))
 			continue;
 		if (is_option &&
 		    (number(&cli, argument, "--frames", 1, MAX_FRAMES, &options->frames) ||
@@ -89,23 +101,38 @@ static const struct {
 	const char *key;
 	unsigned per_10000;
 } percentiles[] = {
-	{ "p50_ns", 5000 },
-	{ "p99_ns", 9900 },
-	{ "p99_99_ns", 9999 },
-	{ "max_ns", 10000 },
+	{ "p50_ns", 5000 },    { "p99_ns", 9900 },  { "p99_9_ns", 9990 },
+	{ "p99_99_ns", 9999 }, { "max_ns", 10000 },
 };
 
 #define PERCENTILES (sizeof(percentiles) / sizeof(percentiles[0]))
 
-static void json_times(const char *key, const struct histogram *histogram, double ticks_per_ns)
+static double nanoseconds(const struct histogram *histogram, size_t percentile, double ticks_per_ns)
+{
+	return (double)histogram_percentile(histogram, percentiles[percentile].per_10000) /
+	       ticks_per_ns;
+}
+
+static void json_times(const struct histogram *histogram, double ticks_per_ns)
 {
 	size_t i;
 
-	printf(" \"%s\": {\"count\": %" PRIu64, key, histogram->count);
+	printf("{\"count\": %" PRIu64, histogram->count);
 	for (i = 0; i < PERCENTILES; i++)
 		printf(", \"%s\": %.1f", percentiles[i].key,
-		       (double)histogram_percentile(histogram, percentiles[i].per_10000) /
-			       ticks_per_ns);
+		       nanoseconds(histogram, i, ticks_per_ns));
+	printf("}");
+}
+
+/* As `workload --latency` has it. */
+static void json_latency(const struct engine_times *times, double ticks_per_ns)
+{
+	printf(" \"latency\": {\"timer_ns\": null, \"alloc\": {\"all\": ");
+	json_times(&times->allocs, ticks_per_ns);
+	printf("},\n  \"free\": {\"all\": ");
+	json_times(&times->frees, ticks_per_ns);
+	printf("},\n  \"frame\": ");
+	json_times(&times->frames, ticks_per_ns);
 	printf("},\n");
 }
 
@@ -113,11 +140,9 @@ static void show_times(const char *what, const struct histogram *histogram, doub
 {
 	size_t i;
 
-	printf("%-34s", what);
+	printf("%-28s", what);
 	for (i = 0; i < PERCENTILES; i++)
-		printf(" %10.2f",
-		       (double)histogram_percentile(histogram, percentiles[i].per_10000) /
-			       ticks_per_ns / 1000);
+		printf(" %10.2f", nanoseconds(histogram, i, ticks_per_ns) / 1000);
 	printf("\n");
 }
 
@@ -132,8 +157,7 @@ static void show_json(const struct engine_options *options, const struct engine_
 		printf("null,\n");
 	else
 		printf("%" PRId64 ",\n", totals->page_faults);
-	json_times("call", &totals->times.calls, ticks_per_ns);
-	json_times("frame", &totals->times.frames, ticks_per_ns);
+	json_latency(&totals->times, ticks_per_ns);
 	printf(" \"frames\": %" PRIu64 ", \"workers\": %" PRIu64 ", \"seed\": %" PRIu64 ",\n"
 	       " \"evicted\": %" PRIu64 ", \"faults\": %" PRIu64 ", \"pressures\": %" PRIu64 ",\n"
 	       " \"used_bytes\": %zu, \"peak_bytes\": %zu, \"limit_bytes\": %zu,\n"
@@ -173,9 +197,11 @@ static void show_text(const struct engine_options *options, const struct engine_
 	printf("all                 %10.2f %5.1f %7.0f    %" PRIu64 " times under pressure\n",
 	       (double)totals->used_bytes / MIB, (double)totals->peak_bytes / MIB,
 	       (double)totals->limit_bytes / MIB, totals->pressures);
-	printf("\n%s's time in us                        p50        p99     p99.99      worst\n",
-	       options->libc ? "malloc" : "hakmem");
-	show_times("a call", &totals->times.calls, ticks_per_ns);
+	printf("\n%-28s %10s %10s %10s %10s %10s\n",
+	       options->libc ? "malloc's time in us" : "hakmem's time in us", "p50", "p99", "p99.9",
+	       "p99.99", "worst");
+	show_times("a call that allocates", &totals->times.allocs, ticks_per_ns);
+	show_times("a call that frees", &totals->times.frees, ticks_per_ns);
 	show_times("a worker's part of a frame", &totals->times.frames, ticks_per_ns);
 	if (totals->page_faults >= 0)
 		printf("page faults within frames: %" PRId64 "\n", totals->page_faults);

@@ -23,19 +23,27 @@ struct engine_options {
 
 /**
  * struct engine_times - what the allocator took of a worker's time, in ticks of os_ticks()
- * @calls: each call.
+ * @allocs: each call that allocates.
+ * @frees: each that frees; a reset is one.
  * @frames: all calls of a frame.
  * @frame: of the frame at work.
  */
 struct engine_times {
-	struct histogram calls;
+	struct histogram allocs;
+	struct histogram frees;
 	struct histogram frames;
 	uint64_t frame;
 };
 
-static inline void engine_note(struct engine_times *times, uint64_t ticks)
+static inline void engine_note_alloc(struct engine_times *times, uint64_t ticks)
 {
-	histogram_add(&times->calls, ticks);
+	histogram_add(&times->allocs, ticks);
+	times->frame += ticks;
+}
+
+static inline void engine_note_free(struct engine_times *times, uint64_t ticks)
+{
+	histogram_add(&times->frees, ticks);
 	times->frame += ticks;
 }
 
