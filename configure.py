@@ -125,6 +125,11 @@ SAMPLES = {
         "samples/engine_show.c",
         "samples/workloads/histogram.c",
     ],
+    "upkeep": [
+        "samples/upkeep.c",
+        "samples/replay_load.c",
+        "samples/trace.c",
+    ],
     "selfcheck": [
         "samples/selfcheck.c",
         "samples/selfcheck_arenas.c",
@@ -284,6 +289,7 @@ HELP = [
     ("", "and pkg-config"),
     ("ninja bench", "all workloads against all allocators found, 20 minutes, into {build}/bench;"),
     ("", "bench-quick: 3 minutes; bench-soak adds two runs of 10 minutes"),
+    ("ninja upkeep", "what keeping an arena in order costs, at 8 MiB and 8 GiB; 4 minutes"),
     ("ninja bars", "every bar of performance: is it met? All allocators that Debian packages and"),
     ("", "valgrind are needed, and about an hour; into {build}/bars"),
     ("ninja profile", "where the time of a refill goes (needs valgrind)"),
@@ -660,6 +666,16 @@ def write_tests(n):
 
     n.comment("Everything else.")
     run("mutants", "python3 tests/mutants.py --cc $shell_cc", ["$builddir/criterion.found"])
+    upkeep = [f"{release}/samples/upkeep"]
+    run(
+        "upkeep",
+        " && ".join(
+            f"{upkeep[0]} --heap 8G --seconds 60 {trace}" if trace == TRACES[0]
+            else f"{upkeep[0]} --slices 1 --seconds 1 {trace}"
+            for trace in TRACES
+        ),
+        upkeep + TRACES,
+    )
     run(
         "demo",
         " ".join([f"python3 samples/demo.py {release}/samples", *TRACES]),

@@ -28,6 +28,9 @@ size_t os_malloc_align_max(void);
 /* A monotonic clock. */
 uint64_t os_now_ns(void);
 
+/* Processor time of the calling thread; 0: this system does not tell it finely enough. */
+uint64_t os_thread_cpu_ns(void);
+
 /* Page faults of this process so far, or -1. */
 int64_t os_page_faults(void);
 

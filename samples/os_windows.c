@@ -58,6 +58,12 @@ static bool memory_counters(PROCESS_MEMORY_COUNTERS *counters)
 	return GetProcessMemoryInfo(GetCurrentProcess(), counters, sizeof(*counters));
 }
 
+/* The system counts in clock interrupts. */
+uint64_t os_thread_cpu_ns(void)
+{
+	return 0;
+}
+
 int64_t os_page_faults(void)
 {
 	PROCESS_MEMORY_COUNTERS counters;

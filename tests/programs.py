@@ -108,6 +108,11 @@ PROGRAMS = {
         "keys": [],
         "wrong": [["--frames"], ["--frames", "0"], ["--workers", "none"], ["stray"]],
     },
+    "upkeep": {
+        "json": ["--slices", "20", "--heap", "9M", "--seconds", "1", "--json"],
+        "keys": ["rows", "missed"],
+        "wrong": [["--heap"], ["--heap", "1"], ["--slices", "few"], ["one", "two"]],
+    },
     "selfcheck": {
         "json": ["--operations", "500", "--json"],
         "keys": ["passed", "failed"],
