@@ -303,6 +303,8 @@ int hk_arena_create(struct hk_arena **result, const struct hk_arena_config *conf
 	arena->reserve_slabs = (uint32_t)reserve;
 	error = hk_reserve_fill(&arena->space, arena->reserve_slabs, false);
 	if (error) {
+		/* the host hears of it by the error, not of an arena that it does not know */
+		atomic_store(&arena->reporter.pressed, 0);
 		hk_arena_destroy(arena);
 		return error;
 	}

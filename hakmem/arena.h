@@ -22,6 +22,7 @@
  * @warm: bytes that are to stay committed.
  * @delay: after so many a window ends: what was not used in it is given back.
  * @slot: the cache that is looked at next.
+ * @looks: caches to be looked at in this call.
  * @used: slabs in use at the last call.
  * @high: most of them at once, since the window began.
  * @idle: that are committed and not in use.
@@ -34,6 +35,7 @@ struct hk_upkeep {
 	_Atomic size_t warm;
 	uint32_t delay;
 	uint32_t slot;
+	uint32_t looks;
 	size_t used;
 	size_t high;
 	size_t idle;

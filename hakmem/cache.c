@@ -333,6 +333,7 @@ static void take_up(struct hk_front *front)
 	void **top;
 
 	front->resting = false;
+	hk_front_note(front, HK_STAGE_DEPOT);
 	hk_depot_lock(front->depot);
 	while ((top = pick_up(front, &mark))) {
 		if (mark & MARK_SPARE)
@@ -355,22 +356,16 @@ bool hk_front_rested(struct hk_front *front, uint32_t *since)
 	return any;
 }
 
-bool hk_front_drain_rest(struct hk_front *front)
+void **hk_front_take_rest(struct hk_front *front, unsigned *size_class)
 {
-	struct hk_depot *depot = front->depot;
-	struct hk_bad bad[HK_BATCH_MAX];
-	uint32_t mark;
+	uint32_t mark = 0;
 	void **top;
 
-	hk_depot_lock(depot);
+	hk_depot_lock(front->depot);
 	top = pick_up(front, &mark);
-	hk_depot_unlock(depot);
-	if (!top || hk_depot_put(depot, mark % MARK_SPARE, top))
-		return top;
-	hk_report_bad(depot->slabs->space->memory->reporter, bad,
-		      hk_magazine_drain(depot, top, bad));
-	hk_magazine_put(depot, top);
-	return true;
+	hk_depot_unlock(front->depot);
+	*size_class = mark % MARK_SPARE;
+	return top;
 }
 
 static void *refill(struct hk_front *front, unsigned size_class)

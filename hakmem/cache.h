@@ -123,10 +123,10 @@ void hk_front_rest(struct hk_front *front, uint32_t now);
 bool hk_front_rested(struct hk_front *front, uint32_t *since);
 
 /*
- * Takes one of the magazines that were laid down, and gives it to the depot or its blocks to their
- * slabs: false: there was none. Any thread. Locks: class, depot, space.
+ * Takes one of the magazines that were laid down: its topmost slot in use, NULL: there is none.
+ * Any thread. Locks: depot.
  */
-bool hk_front_drain_rest(struct hk_front *front);
+void **hk_front_take_rest(struct hk_front *front, unsigned *size_class);
 
 /* Forgets all magazines, after a reset, but not how the classes were used. */
 void hk_front_reset(struct hk_front *front);

@@ -48,13 +48,21 @@ void hk_depot_grow(struct hk_depot *depot)
 
 int hk_depot_warm(struct hk_depot *depot, size_t ahead)
 {
-	struct hk_memory *memory = depot->slabs->space->memory;
 	int error;
 
 	hk_depot_lock(depot);
 	error = grow(depot, ahead);
-	if (!error)
-		error = hk_memory_populate(memory, depot->links.base, depot->links.committed);
+	hk_depot_unlock(depot);
+	return error;
+}
+
+int hk_depot_populate(struct hk_depot *depot)
+{
+	struct hk_memory *memory = depot->slabs->space->memory;
+	int error;
+
+	hk_depot_lock(depot);
+	error = hk_memory_populate(memory, depot->links.base, depot->links.committed);
 	if (!error)
 		error = hk_memory_populate(memory, depot->magazines.base,
 					   depot->magazines.committed);
@@ -200,6 +208,18 @@ bool hk_depot_put(struct hk_depot *depot, unsigned size_class, void **top)
 	return false;
 }
 
+void hk_depot_take_back(struct hk_depot *depot, unsigned size_class, void **top)
+{
+	struct hk_bad bad[HK_BATCH_MAX];
+	size_t refused;
+
+	if (hk_depot_put(depot, size_class, top))
+		return;
+	refused = hk_magazine_drain(depot, top, bad);
+	hk_magazine_put(depot, top);
+	hk_report_bad(depot->slabs->space->memory->reporter, bad, refused);
+}
+
 /* Bytes of a class that the depot may have at most. */
 static size_t bytes_max(const struct hk_depot *depot)
 {
@@ -262,8 +282,7 @@ static uint32_t drain_to(struct hk_depot *depot, unsigned size_class, size_t blo
 	return drained;
 }
 
-/* Whether the classes have much more, together, than each may have in any case. */
-static bool is_excess(struct hk_depot *depot)
+bool hk_depot_is_excess(struct hk_depot *depot)
 {
 	size_t most = hk_memory_committed(depot->slabs->space->memory) / HK_DEPOT_SHARE;
 	unsigned size_class;
@@ -283,7 +302,7 @@ void hk_depot_shrink(struct hk_depot *depot)
 	uint32_t left = HK_DEPOT_STEP;
 	unsigned tries;
 
-	if (!is_excess(depot))
+	if (!hk_depot_is_excess(depot))
 		return;
 	for (tries = 1; left && tries < HK_CLASSES; tries++) {
 		unsigned size_class = 1 + atomic_load_explicit(&depot->way, memory_order_relaxed) %

@@ -218,11 +218,17 @@ static inline void hk_depot_refilled(struct hk_depot *depot, unsigned size_class
 		atomic_store_explicit(refilled, (uint16_t)sum, memory_order_relaxed);
 }
 
+/* Whether the classes have much more, together, than each may have in any case. */
+bool hk_depot_is_excess(struct hk_depot *depot);
+
 /* Drains some of what the depot has in excess. Locks: class, space. */
 void hk_depot_shrink(struct hk_depot *depot);
 
 /* Returns the blocks of a magazine to their slabs: how many were refused, see @bad. */
 size_t hk_magazine_drain(struct hk_depot *depot, void **top, struct hk_bad *bad);
+
+/* Gives a filled magazine to the depot, or its blocks to their slabs. Locks: class, space. */
+void hk_depot_take_back(struct hk_depot *depot, unsigned size_class, void **top);
 
 /* Returns all blocks in the depot to their slabs. */
 void hk_depot_drain(struct hk_depot *depot);
@@ -241,8 +247,9 @@ void hk_depot_look(struct hk_depot *depot, bool window);
 bool hk_depot_fill_one(struct hk_depot *depot);
 bool hk_depot_drain_one(struct hk_depot *depot);
 
-/* Commits so many magazines ahead and faults all in: 0 or an error. Locks: depot. */
+/* Commits so many magazines ahead; faults all in: 0 or an error. Locks: depot. */
 int hk_depot_warm(struct hk_depot *depot, size_t ahead);
+int hk_depot_populate(struct hk_depot *depot);
 
 /* Blocks of a class in the depot. */
 size_t hk_depot_blocks(struct hk_depot *depot, unsigned size_class);

@@ -54,13 +54,14 @@ size_t hk_arena_trim(struct hk_arena *arena, size_t keep_bytes, uint64_t budget_
 		drained = hk_depot_drain_in(&arena->depot, deadline);
 		freed = hk_slab_trim(&arena->slabs, keep_bytes, deadline);
 		if (hk_deadline_allows(memory, deadline, freed))
-			freed += hk_superslabs_trim(&arena->space, keep_bytes, deadline);
+			freed = hk_freed(freed,
+					 hk_superslabs_trim(&arena->space, keep_bytes, deadline));
 		if (hk_arena_used(arena) > keep_bytes &&
 		    hk_deadline_allows(memory, deadline, freed))
-			freed += hk_depot_trim(&arena->depot, deadline);
+			freed = hk_freed(freed, hk_depot_trim(&arena->depot, deadline));
 		if (hk_arena_used(arena) > keep_bytes &&
 		    hk_deadline_allows(memory, deadline, freed))
-			freed += trim_caches(arena);
+			freed = hk_freed(freed, trim_caches(arena));
 		if (!freed && !drained)
 			freed = 1;
 	}
@@ -91,16 +92,35 @@ static int commit_up_to(struct hk_arena *arena, size_t bytes)
 	return error == HK_ERROR_LIMIT && missing == 1 ? 0 : error;
 }
 
+/* Memory, the bitmaps of what is there, and magazines for it, as far as limits allow. */
+static int commit_all(struct hk_arena *arena, size_t bytes)
+{
+	size_t used = hk_arena_used(arena), left = hk_memory_left(&arena->memory), range;
+	int error;
+
+	if (used >= bytes)
+		return 0;
+	range = (size_t)arena->space.slabs_max * HK_SLAB_SIZE;
+	if (left > range)
+		left = range;
+	if (left > bytes - used)
+		left = bytes - used;
+	error = hk_superslabs_commit_bitmaps(&arena->space);
+	if (!error)
+		error = hk_depot_warm(&arena->depot, left / MAGAZINE_BYTES_READY);
+	/* neither bitmaps nor magazines are worth a slab */
+	if (!error || error == HK_ERROR_LIMIT)
+		error = commit_up_to(arena, bytes);
+	return error;
+}
+
 /* The same, then faults all that is committed in. */
 static int warm(struct hk_arena *arena, size_t bytes)
 {
-	size_t range = (size_t)arena->space.slabs_max * HK_SLAB_SIZE;
-	size_t limit = hk_memory_limit(&arena->memory), most = range < limit ? range : limit;
-	size_t magazines = (bytes < most ? bytes : most) / MAGAZINE_BYTES_READY;
-	int error = hk_depot_warm(&arena->depot, magazines);
+	int error = commit_all(arena, bytes);
 
 	if (!error)
-		error = commit_up_to(arena, bytes);
+		error = hk_depot_populate(&arena->depot);
 	if (!error)
 		error = hk_superslabs_populate(&arena->space);
 	if (error)
@@ -164,30 +184,45 @@ static bool commit_one(struct hk_arena *arena)
 	return !error;
 }
 
-/* A magazine of a cache that rests since before the window. */
-static bool drain_one_cache(struct hk_arena *arena)
+/* A magazine of a cache that rests since before the window: its topmost slot in use, or NULL. */
+static void **find_rest(struct hk_arena *arena, unsigned *size_class)
 {
 	struct hk_upkeep *upkeep = &arena->upkeep;
 	uint32_t calls = atomic_load_explicit(&upkeep->calls, memory_order_relaxed);
 	uint32_t since, looks;
-	bool drained = false;
+	void **top = NULL;
 
 	hk_caches_lock(arena);
-	for (looks = 0; looks < CACHES_STEP && looks < arena->cache_slots; looks++) {
+	if (upkeep->looks > arena->cache_slots)
+		upkeep->looks = arena->cache_slots;
+	for (looks = 0; looks < CACHES_STEP && upkeep->looks; looks++) {
 		struct hk_front *front;
 
 		if (upkeep->slot >= arena->cache_slots)
 			upkeep->slot = 0;
 		front = hk_arena_front(arena, upkeep->slot);
 		if (front->alive && hk_front_rested(front, &since) &&
-		    calls - since >= upkeep->delay && hk_front_drain_rest(front)) {
-			drained = true;
+		    calls - since >= upkeep->delay)
+			top = hk_front_take_rest(front, size_class);
+		if (top)
 			break;
-		}
 		upkeep->slot++;
+		upkeep->looks--;
 	}
 	hk_caches_unlock(arena);
-	return drained;
+	return top;
+}
+
+/* Whether one was, or there are caches that were not looked at in this call. */
+static bool drain_one_cache(struct hk_arena *arena)
+{
+	unsigned size_class;
+	void **top = find_rest(arena, &size_class);
+
+	/* with no lock held: what it has may be misuse, and the host be told */
+	if (top)
+		hk_depot_take_back(&arena->depot, size_class, top);
+	return top || arena->upkeep.looks;
 }
 
 /* Some of what the last window did not need. */
@@ -234,6 +269,7 @@ bool hk_arena_maintain(struct hk_arena *arena, uint64_t budget_ns)
 		return false;
 	calls = atomic_load_explicit(&upkeep->calls, memory_order_relaxed) + 1;
 	atomic_store_explicit(&upkeep->calls, calls, memory_order_relaxed);
+	upkeep->looks = UINT32_MAX;
 	look(arena, calls % upkeep->delay == 0);
 	do
 		more = work(arena);

@@ -43,8 +43,9 @@ HK_API int hk_cache_prefill(struct hk_cache *cache, size_t size, size_t count);
  * the arena that many bytes; hk_arena_trim() does not.
  *
  * Context: any thread, also while others allocate; for load time: takes as long as the system takes
- * for the pages. Return: 0; HK_ERROR_LIMIT, HK_ERROR_MEMORY or HK_ERROR_ADDRESS_SPACE: what was
- * committed by then stays so. HK_ERROR_MEMORY also where pages could not be faulted in.
+ * for the pages, and who needs a magazine or a cache meanwhile may wait for it. Return: 0;
+ * HK_ERROR_LIMIT, HK_ERROR_MEMORY or HK_ERROR_ADDRESS_SPACE: what was committed by then stays so.
+ * HK_ERROR_MEMORY also where pages could not be faulted in.
  */
 HK_API int hk_arena_prewarm(struct hk_arena *arena, size_t bytes);
 

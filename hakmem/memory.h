@@ -108,11 +108,19 @@ struct hk_deadline hk_deadline_in(struct hk_memory *memory, uint64_t budget_ns);
 /* Whether the time is over; with a bound but without a clock, always. */
 bool hk_deadline_over(struct hk_memory *memory, struct hk_deadline deadline);
 
+/* The sum of bytes given back, of which 1 is none yet. */
+static inline size_t hk_freed(size_t freed, size_t more)
+{
+	if (freed > 1 && more > 1)
+		return freed + more;
+	return freed > more ? freed : more;
+}
+
 /* Whether there is to be a step: nothing has come of it yet, or there is time. */
 static inline bool hk_deadline_allows(struct hk_memory *memory, struct hk_deadline deadline,
 				      size_t freed)
 {
-	return !freed || !hk_deadline_over(memory, deadline);
+	return freed <= 1 || !hk_deadline_over(memory, deadline);
 }
 
 #endif /* HK_MEMORY_H */

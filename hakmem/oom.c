@@ -51,7 +51,8 @@ static bool ask_host(struct hk_arena *arena, struct hk_front *front, size_t size
 static void trim_for(struct hk_arena *arena, size_t size)
 {
 	size_t committed = hk_memory_committed(&arena->memory);
-	size_t need = size > HK_CLASS_MAX ? size + HK_CLASS_MAX : 2 * HK_CLASS_MAX;
+	/* with headers and the class table */
+	size_t need = size > HK_CLASS_MAX ? size + size / 1024 + HK_CLASS_MAX : 2 * HK_CLASS_MAX;
 	struct hk_deadline never = { 0 };
 
 	if (hk_memory_left(&arena->memory) >= need &&

@@ -59,6 +59,8 @@ static uint32_t find(const struct hk_superslabs *space, struct hk_map *map, uint
  */
 #define AHEAD_SMALL 32u
 #define AHEAD_LARGE 256u
+#define AHEAD_LEFT                                                                                 \
+	((size_t)4 << 20) /* bytes; with less left of a limit superslabs come one by one */
 
 static uint32_t ahead_of(size_t have)
 {
@@ -80,10 +82,12 @@ static int add_room(struct hk_superslabs *space, uint32_t count, size_t align)
 	if (slab == SIZE_MAX)
 		return HK_ERROR_ADDRESS_SPACE;
 	slab += count;
+	if (hk_memory_left(space->memory) < AHEAD_LEFT)
+		return hk_space_add(space, slab);
 	ahead = ahead_of(atomic_load_explicit(&space->committed, memory_order_relaxed));
 	if (ahead > AHEAD_SMALL && !hk_space_is_charged(space) &&
-	    slab + 4 * ahead <= space->slabs_max)
-		slab += 4 * ahead;
+	    slab + 4 * ahead <= space->slabs_max && !hk_space_add(space, slab + 4 * ahead))
+		return 0;
 	return hk_space_add(space, slab);
 }
 
@@ -469,7 +473,7 @@ void hk_run_give(struct hk_superslabs *space, uint32_t first, uint32_t count)
 	hk_space_unlock(space);
 }
 
-int hk_run_extend(struct hk_superslabs *space, uint32_t first, uint32_t count, uint32_t more)
+static int extend(struct hk_superslabs *space, uint32_t first, uint32_t count, uint32_t more)
 {
 	uint32_t end = first + count, last;
 	int error = HK_ERROR_ADDRESS_SPACE;
@@ -510,6 +514,19 @@ int hk_run_extend(struct hk_superslabs *space, uint32_t first, uint32_t count, u
 
 out_unlock:
 	hk_space_unlock(space);
+	return error;
+}
+
+/* Again where what follows was hidden. */
+int hk_run_extend(struct hk_superslabs *space, uint32_t first, uint32_t count, uint32_t more)
+{
+	size_t steps;
+	int error;
+
+	do {
+		steps = atomic_load_explicit(&space->trim_steps, memory_order_acquire);
+		error = extend(space, first, count, more);
+	} while (error == HK_ERROR_ADDRESS_SPACE && wait_for_trim(space, steps));
 	return error;
 }
 

@@ -88,10 +88,13 @@ static size_t trim_class(struct hk_slabs *slabs, unsigned size_class)
 	size_t freed = 0;
 
 	hk_lock_acquire(&class->lock, platform);
+	/* against hk_superslabs_populate(), which looks at what is committed and then touches it */
+	hk_lock_acquire(&slabs->space->trim_lock, platform);
 	for (next = class->growing; next; next = hk_slab(slabs->space, next - 1)->grow) {
 		first = beyond_blocks(slabs, size_class, next - 1, &count);
 		freed += hk_run_trim(slabs->space, first, count);
 	}
+	hk_lock_release(&slabs->space->trim_lock, platform);
 	hk_lock_release(&class->lock, platform);
 	return freed;
 }

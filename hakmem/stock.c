@@ -89,14 +89,17 @@ bool hk_depot_fill_one(struct hk_depot *depot)
 	struct hk_stock *stock = &depot->stock;
 	unsigned tries;
 
+	/* nor is there to be more while what there is would be given up for it */
+	if (hk_depot_is_excess(depot))
+		return false;
 	for (tries = 0; tries < HK_CLASSES; tries++) {
 		unsigned size_class = 1 + stock->next % (HK_CLASSES - 1);
 
 		if (depth(depot, size_class) < stock->want[size_class]) {
-			if (fill(depot, size_class))
-				return true;
 			/* no room, or no memory: not before it is missed again */
-			stock->want[size_class] = 0;
+			if (!fill(depot, size_class))
+				stock->want[size_class] = 0;
+			return true;
 		}
 		stock->next = size_class;
 	}
@@ -113,7 +116,9 @@ bool hk_depot_drain_one(struct hk_depot *depot)
 	for (tries = 0; tries < HK_CLASSES; tries++) {
 		unsigned size_class = 1 + stock->next % (HK_CLASSES - 1);
 
-		top = stock->excess[size_class] ? hk_depot_get(depot, size_class) : NULL;
+		top = NULL;
+		if (stock->excess[size_class] && depth(depot, size_class) > stock->want[size_class])
+			top = hk_depot_get(depot, size_class);
 		if (top) {
 			stock->excess[size_class]--;
 			hk_report_bad(depot->slabs->space->memory->reporter, bad,

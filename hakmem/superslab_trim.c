@@ -69,6 +69,9 @@ void hk_space_step_end(struct hk_superslabs *space)
 	hk_lock_release(&space->trim_lock, &space->memory->platform);
 }
 
+/* What a step gave back that the platform refused. */
+#define REFUSED 1u
+
 /* Gives the highest ready slabs of one superslab back, at most @most: bytes, 0: none. */
 static size_t trim_some(struct hk_superslabs *space, uint32_t index, size_t most)
 {
@@ -92,10 +95,12 @@ static size_t trim_some(struct hk_superslabs *space, uint32_t index, size_t most
 	error = hk_memory_decommit(space->memory, hk_slab_address(space, end - count),
 				   count * HK_SLAB_SIZE);
 	hk_space_clear_bits(space, end - count, count, !error);
-	if (!error)
+	if (!error) {
 		atomic_fetch_sub_explicit(&space->committed, count, memory_order_relaxed);
+		space->swept = 0; /* its bitmaps may be free, too */
+	}
 	hk_space_unmark(space, end - count, count);
-	return error ? 0 : count * HK_SLAB_SIZE;
+	return error ? REFUSED : count * HK_SLAB_SIZE;
 }
 
 static size_t trim_step(struct hk_superslabs *space, uint32_t index, size_t most)
@@ -140,7 +145,7 @@ size_t hk_space_cool(struct hk_superslabs *space, uint32_t most)
 	     index = last_ready(space, index, &cut)) {
 		freed = cut ? 0 : trim_step(space, index - 1, most);
 		if (freed)
-			return freed;
+			return freed == REFUSED ? 0 : freed;
 		index -= !cut;
 	}
 	return 0;
@@ -268,8 +273,8 @@ static size_t trim_metadata(struct hk_superslabs *space, struct hk_deadline dead
 size_t hk_superslabs_trim(struct hk_superslabs *space, size_t keep, struct hk_deadline deadline)
 {
 	uint32_t index, step_max = deadline.end_ns ? TRIM_STEP_TIMED : TRIM_STEP;
+	bool cut, refused = false;
 	size_t freed = 0;
-	bool cut;
 
 	hk_space_lock(space);
 	hk_space_drop_kept(space);
@@ -280,17 +285,20 @@ size_t hk_superslabs_trim(struct hk_superslabs *space, size_t keep, struct hk_de
 
 		if (now <= keep)
 			return freed;
+		/* where the platform refuses there is no end to wait for */
 		if (cut && hk_deadline_over(space->memory, deadline))
-			return freed ? freed : 1;
+			return freed ? freed : !refused;
 		most = (now - keep + HK_SLAB_SIZE - 1) / HK_SLAB_SIZE;
 		step = trim_step(space, index - 1, most < step_max ? most : step_max);
-		index -= !step;
-		freed += step;
+		refused = refused || step == REFUSED;
+		index -= step <= REFUSED;
+		freed = step > REFUSED ? freed + step : freed;
 		if (step && hk_deadline_over(space->memory, deadline))
 			return freed;
 	}
-	return hk_memory_committed(space->memory) <= keep ? freed
-							  : freed + trim_metadata(space, deadline);
+	if (hk_memory_committed(space->memory) <= keep)
+		return freed;
+	return hk_freed(freed, trim_metadata(space, deadline));
 }
 
 struct hk_space_use hk_space_use(struct hk_superslabs *space)

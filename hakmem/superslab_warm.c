@@ -85,18 +85,20 @@ static int populate_superslab(struct hk_superslabs *space, uint32_t index)
 	return error;
 }
 
-/* The bitmaps that begin with a superslab's, committed if need be. */
+/* The bitmaps that begin with a superslab's, where they are committed. Trim lock held. */
 static int populate_bitmaps(struct hk_superslabs *space, uint32_t index)
 {
-	int error;
+	bool committed;
 
 	if (index % space->bitmap_group)
 		return 0;
-	error = hk_bitmap_commit(space, index * 32);
-	return error ? error
-		     : hk_memory_populate(space->memory,
-					  space->bitmaps + index * HK_SUPERSLAB_BITMAPS,
-					  space->bitmap_group * HK_SUPERSLAB_BITMAPS);
+	hk_space_lock(space);
+	committed = hk_superslab(space, index)->bitmaps;
+	hk_space_unlock(space);
+	return committed ? hk_memory_populate(space->memory,
+					      space->bitmaps + index * HK_SUPERSLAB_BITMAPS,
+					      space->bitmap_group * HK_SUPERSLAB_BITMAPS)
+			 : 0;
 }
 
 static int populate_sections(struct hk_superslabs *space)
@@ -124,6 +126,22 @@ static bool populate_next(struct hk_superslabs *space, uint32_t index, int *erro
 	if (index < end && !*error)
 		*error = populate_superslab(space, index);
 	return index < end && !*error;
+}
+
+int hk_superslabs_commit_bitmaps(struct hk_superslabs *space)
+{
+	uint32_t index, end;
+	int error = 0;
+
+	hk_lock_acquire(&space->trim_lock, &space->memory->platform);
+	hk_space_lock(space);
+	end = space->free.leaves;
+	hk_space_unlock(space);
+	for (index = 0; index < end && !error; index++)
+		if (hk_space_committed_bits(space, index * 32))
+			error = hk_bitmap_commit(space, index * 32);
+	hk_lock_release(&space->trim_lock, &space->memory->platform);
+	return error;
 }
 
 int hk_superslabs_populate(struct hk_superslabs *space)

@@ -77,7 +77,8 @@ enum hk_platform_flag {
  * @now_ns: A monotonic clock in nanoseconds. Optional: without it, work that is bounded by
  *	time does one small step a call.
  * @populate: Optional. Faults a committed range in, so that the first touch of a page is no
- *	page fault. Content is kept. Returns 0 or non-zero, having done what it could.
+ *	page fault. Content is kept, whatever other threads write there, also while @move moves
+ *	pages of the range. Returns 0 or non-zero, having done what it could.
  * @move: Optional. Moves the pages of @from to the start of @to, which is as large or larger; two
  *	disjoint ranges of one reservation, both committed before and after. @to then begins with
  *	the content of @from; what else it has, and what @from has, is undefined, so that

@@ -393,3 +393,36 @@ Test(limit, of_the_range)
 	hk_arena_destroy(arena);
 	cr_assert_eq(reports.count, 3);
 }
+
+static void count_pressure(void *context, struct hk_arena *arena, size_t used, size_t limit)
+{
+	(void)arena;
+	(void)used;
+	(void)limit;
+	(*(size_t *)context)++;
+}
+
+/* An arena that could not be made is no arena that the host could be told of. */
+Test(limit, of_an_arena_that_is_not_made_no_pressure_is_told)
+{
+	size_t told = 0;
+	struct hk_arena_config config = {
+		.soft_limit = 512 * KIB,
+		.reserve = MIB,
+		.platform = &fault.platform,
+		.context = &told,
+		.on_pressure = count_pressure,
+	};
+	struct hk_arena *arena;
+
+	fault_open(NULL);
+	fault.quota = 768 * KIB;
+	cr_assert_eq(hk_arena_create(&arena, &config), HK_ERROR_MEMORY);
+	cr_assert_null(arena);
+	cr_assert_eq(told, 0);
+	fault.quota = 0;
+	cr_assert_eq(hk_arena_create(&arena, &config), 0);
+	cr_assert_eq(told, 1);
+	hk_arena_destroy(arena);
+	fault_close();
+}

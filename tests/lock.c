@@ -149,12 +149,15 @@ static struct {
 	unsigned rounds;
 	unsigned plain; /* not atomic: lost updates show */
 	_Atomic unsigned overlaps;
+	pthread_barrier_t start;
 } counting;
 
 static void *count_up(void *unused)
 {
 	unsigned i;
 
+	/* else the first may have ended before the last begins */
+	pthread_barrier_wait(&counting.start);
 	for (i = 0; i < counting.rounds; i++) {
 		unsigned before;
 
@@ -178,10 +181,12 @@ static void count_with_threads(unsigned rounds)
 	memset(&counting, 0, sizeof(counting));
 	counting.rounds = rounds;
 	inside = 0;
+	cr_assert_eq(pthread_barrier_init(&counting.start, NULL, THREADS), 0);
 	for (i = 0; i < THREADS; i++)
 		cr_assert_eq(pthread_create(&threads[i], NULL, count_up, NULL), 0);
 	for (i = 0; i < THREADS; i++)
 		cr_assert_eq(pthread_join(threads[i], NULL), 0);
+	pthread_barrier_destroy(&counting.start);
 	cr_assert_eq(counting.overlaps, 0);
 	cr_assert_eq(counting.plain, THREADS * rounds);
 	cr_assert_eq(lock.acquired, THREADS * rounds);

@@ -190,7 +190,7 @@ Test(prewarm, nothing_faults_that_was_faulted_in)
 
 Test(prewarm, stays_within_limit_and_range)
 {
-	size_t used;
+	size_t used, i;
 
 	open_with(NULL, 8 * MIB);
 	cr_assert_eq(hk_arena_prewarm(heap.arena, 9 * MIB), HK_ERROR_LIMIT);
@@ -202,6 +202,26 @@ Test(prewarm, stays_within_limit_and_range)
 	cr_assert_eq(hk_arena_prewarm(heap.arena, 8 * MIB), 0, "that is no slab more");
 	close_all();
 
+	/* again, with magazines in use, and where a large block has the limit nearly used up */
+	open_with(NULL, 8 * MIB);
+	cr_assert_eq(hk_arena_prewarm(heap.arena, 8 * MIB), 0);
+	for (i = 0; i < 4000; i++)
+		blocks[i] = hk_alloc(heap.cache, i % 1000);
+	for (i = 0; i < 4000; i++)
+		hk_free(heap.cache, blocks[i]);
+	cr_assert_eq(hk_arena_prewarm(heap.arena, 8 * MIB), 0);
+	cr_assert_eq(hk_arena_prewarm(heap.arena, SIZE_MAX), 0);
+	close_all();
+	for (i = 0; i < 20; i++) {
+		open_with(NULL, 32 * MIB);
+		blocks[0] = hk_alloc(heap.cache, 31 * MIB + i * 40 * KIB);
+		cr_assert_not_null(blocks[0]);
+		cr_assert_eq(hk_arena_prewarm(heap.arena, SIZE_MAX), 0, "%zu", i);
+		cr_assert_eq(hk_arena_prewarm(heap.arena, 32 * MIB), 0, "%zu", i);
+		hk_free(heap.cache, blocks[0]);
+		close_all();
+	}
+
 	open_with(NULL, 0);
 	cr_assert_eq(hk_arena_prewarm(heap.arena, 2 * SPACE), HK_ERROR_ADDRESS_SPACE);
 	cr_assert_leq(hk_arena_used(heap.arena), fault.reserved);
@@ -211,6 +231,21 @@ Test(prewarm, stays_within_limit_and_range)
 	fill(1);
 	clear();
 	cr_assert_gt(hk_arena_trim(heap.arena, 0, 0), SPACE / 2);
+	close_all();
+}
+
+Test(prewarm, asking_for_less_adds_nothing)
+{
+	size_t used;
+
+	open_with(NULL, 0);
+	fill(1);
+	hk_free(heap.cache, hk_alloc(heap.cache, 9 * MIB));
+	used = hk_arena_used(heap.arena);
+	cr_assert_eq(hk_arena_prewarm(heap.arena, 0), 0);
+	cr_assert_eq(hk_arena_prewarm(heap.arena, used), 0);
+	cr_assert_eq(hk_arena_used(heap.arena), used);
+	clear();
 	close_all();
 }
 

@@ -5,6 +5,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include <hakmem/cache.h>
+
 #include "heap.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -227,4 +229,62 @@ Test(rest, over_and_over)
 	hk_free_bulk(heap.cache, 2000, blocks);
 	cr_assert_eq(stats().live_blocks, 0);
 	close_arena();
+}
+
+/* More than a step looks at: each call looks at all. */
+Test(rest, of_many_caches_all_are_drained)
+{
+	struct hk_cache *caches[150];
+	size_t i;
+
+	open_arena();
+	for (i = 0; i < COUNT(caches); i++) {
+		cr_assert_eq(hk_cache_create(heap.arena, &caches[i]), 0);
+		hk_free(caches[i], hk_alloc(caches[i], 40));
+	}
+	/* the first and the last rest */
+	hk_cache_rest(caches[0]);
+	hk_cache_rest(caches[--i]);
+	cr_assert_neq(((const struct hk_front *)(const void *)caches[i])->rest, 0);
+	maintain(DELAY);
+	cr_assert_eq(((const struct hk_front *)(const void *)caches[0])->rest, 0);
+	cr_assert_eq(((const struct hk_front *)(const void *)caches[i])->rest, 0);
+	close_arena();
+}
+
+static void on_report_looks(void *context, const struct hk_report *report)
+{
+	struct hk_stats stats;
+
+	test_on_report(context, report);
+	hk_arena_stats(report->arena, &stats);
+	hk_arena_trim(report->arena, SIZE_MAX, 0);
+}
+
+/* A block that was freed twice is found when the magazine of a resting cache is drained. */
+Test(rest, misuse_is_told_with_no_lock_held, .timeout = 30)
+{
+	struct hk_arena_config config = {
+		.context = &heap.reports,
+		.on_report = on_report_looks,
+		.maintain_delay = DELAY,
+	};
+	size_t i;
+
+	memset(&heap, 0, sizeof(heap));
+	cr_assert_eq(hk_arena_create(&heap.arena, &config), 0);
+	cr_assert_eq(hk_cache_create(heap.arena, &heap.cache), 0);
+	/* the depot has as little as can be, and that it has */
+	hk_arena_trim(heap.arena, 0, 0);
+	for (i = 0; i < 600; i++)
+		blocks[i] = hk_alloc(heap.cache, 1000);
+	for (i = 0; i < 600; i++)
+		hk_free(heap.cache, blocks[i]);
+	hk_free(heap.cache, blocks[599]);
+	cr_assert_eq(heap.reports.count, 0);
+	hk_cache_rest(heap.cache);
+	maintain(40 * DELAY);
+	cr_assert_eq(heap.reports.by_fault[HK_FAULT_DOUBLE_FREE], 1);
+	cr_assert_eq(stats().live_blocks, 0);
+	heap_close(&heap, 1);
 }
