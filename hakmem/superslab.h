@@ -283,7 +283,10 @@ size_t hk_superslabs_trim(struct hk_superslabs *space, size_t keep, struct hk_de
  */
 uint32_t hk_space_warm(struct hk_superslabs *space, uint32_t most, int *error);
 
-/* Commits the bitmaps of what is committed; faults all of it in: 0 or an error. Locks: trim, space. */
+/*
+ * Commits the bitmaps of what is committed; faults all of it in: 0 or an error. Locks: trim,
+ * space.
+ */
 int hk_superslabs_commit_bitmaps(struct hk_superslabs *space);
 int hk_superslabs_populate(struct hk_superslabs *space);
 
