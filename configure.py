@@ -151,6 +151,7 @@ TRACES = [
 
 # What the README's tables are made from.
 RESULTS = "samples/bench/results.json"
+BARS = "samples/bench/bars.json"
 
 # One program of all Criterion tests.
 TESTS = [
@@ -599,8 +600,9 @@ def write_tests(n):
     checks += check("test-bars", "python3 tests/check_bars.py", [])
     checks += check(
         "test-results",
-        f"python3 samples/bench_tables.py {RESULTS} --check README.md",
-        [RESULTS, "README.md"],
+        f"python3 samples/bench_tables.py {RESULTS} --check README.md"
+        f" && python3 samples/bars_tables.py {BARS} --check README.md",
+        [RESULTS, BARS, "README.md"],
     )
     embed = f"python3 tests/check_embed.py --cc $shell_cc {release}"
     checks += check("test-embed", f"{embed} amalgam subninja dlopen", library)

@@ -258,7 +258,7 @@ static void on_report_looks(void *context, const struct hk_report *report)
 
 	test_on_report(context, report);
 	hk_arena_stats(report->arena, &stats);
-	hk_arena_trim(report->arena, SIZE_MAX, 0);
+	hk_arena_trim(heap.arena, SIZE_MAX, 0);
 }
 
 /* A block that was freed twice is found when the magazine of a resting cache is drained. */
