@@ -134,7 +134,7 @@ TARGETS = [
     Target(
         name="arm64",
         packages="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user",
-        minimum=6938,
+        minimum=6939,
         cc="aarch64-linux-gnu-gcc",
         ar="aarch64-linux-gnu-ar",
         runner=["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"],
@@ -145,7 +145,7 @@ TARGETS = [
     Target(
         name="arm",
         packages="gcc-arm-linux-gnueabihf libc6-dev-armhf-cross qemu-user",
-        minimum=6940,
+        minimum=6941,
         cc="arm-linux-gnueabihf-gcc",
         ar="arm-linux-gnueabihf-ar",
         runner=["qemu-arm", "-L", "/usr/arm-linux-gnueabihf"],
@@ -155,7 +155,7 @@ TARGETS = [
     Target(
         name="s390x",
         packages="gcc-s390x-linux-gnu libc6-dev-s390x-cross qemu-user",
-        minimum=6942,
+        minimum=6943,
         cc="s390x-linux-gnu-gcc",
         ar="s390x-linux-gnu-ar",
         runner=["qemu-s390x", "-L", "/usr/s390x-linux-gnu"],
@@ -165,7 +165,7 @@ TARGETS = [
     Target(
         name="i686",
         packages="gcc libc6-dev-i386 lib32gcc-12-dev",
-        minimum=6952,
+        minimum=6953,
         cc="gcc",
         configure=[
             # The headers of x86-64 serve, behind those of the compiler. gcc has a remark on each
@@ -177,7 +177,7 @@ TARGETS = [
     Target(
         name="windows",
         packages="gcc-mingw-w64-x86-64 wine64",
-        minimum=6952,
+        minimum=6953,
         cc="x86_64-w64-mingw32-gcc",
         ar="x86_64-w64-mingw32-ar",
         configure=["--platform=windows"],
