@@ -26,7 +26,7 @@
 #define ALL_LIMIT (160u << 20) /* of all arenas together: less than they may have by themselves */
 #define ALL_SOFT_LIMIT (76u << 20) /* from here on the engine would rather have less */
 #define MAINTAIN_NS 100000	   /* for an arena, after a frame */
-#define STACK_READY 65536	   /* bytes of a worker's stack */
+#define STACK_READY 16384	   /* bytes of a worker's stack */
 #define ALL_OF_IT SIZE_MAX
 
 enum {
