@@ -153,7 +153,8 @@ static size_t fill(struct hk_cache *cache, void **blocks, size_t most, size_t by
 	size_t count = 0, sum = 0;
 
 	while (count < most && sum < bytes) {
-		size_t size = 16 + roll(random, (uint64_t)1 << (6 + roll(random, 11))), at;
+		size_t size = 16 + (size_t)roll(random, (uint64_t)1 << (6 + roll(random, 11)));
+		size_t at;
 		volatile unsigned char *block = hk_alloc(cache, size);
 
 		if (!block)
@@ -415,7 +416,7 @@ struct belt {
 
 static void *make(struct hk_cache *cache, uint64_t number)
 {
-	return hk_alloc(cache, 16 + number * 37 % 497);
+	return hk_alloc(cache, (size_t)(16 + number * 37 % 497));
 }
 
 /* Frees what was made, but leaves as much on its way as there is room for: it is late. */
