@@ -239,11 +239,12 @@ static void unload(struct worker *worker)
 	struct engine *engine = worker->engine;
 	uint64_t start = os_ticks();
 
-	if (engine->options.libc)
+	if (engine->options.libc) {
 		give_all(worker, ASSETS, engine->loaded, engine->assets);
-	else
+	} else {
 		hk_arena_reset(engine->arenas[ASSETS]);
-	engine_note_free(&worker->times, os_ticks() - start);
+		engine_note_free(&worker->times, os_ticks() - start);
+	}
 	engine->oldest = engine->loaded = 0;
 }
 
