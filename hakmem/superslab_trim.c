@@ -34,6 +34,7 @@ void hk_superslabs_reset(struct hk_superslabs *space)
 	space->high = 0;
 	space->ready_end = space->ready.leaves;
 	space->cold_start = 0;
+	space->swept = 0;
 	space->used_high = 0;
 	memset(&space->kept, 0, sizeof(space->kept));
 	space->reserve.count = 0;
