@@ -74,6 +74,14 @@ bool cli_number(const char *text, uint64_t min, uint64_t max, uint64_t *number)
 	return true;
 }
 
+bool cli_number_option(struct cli *cli, const char *argument, const char *name, uint64_t min,
+		       uint64_t max, uint64_t *number)
+{
+	const char *text = NULL;
+
+	return cli_value(cli, argument, name, &text) && text && cli_number(text, min, max, number);
+}
+
 static bool double_buffer(unsigned char **bytes, size_t *mapped)
 {
 	unsigned char *larger;

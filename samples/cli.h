@@ -40,6 +40,10 @@ bool cli_value(struct cli *cli, const char *argument, const char *name, const ch
 /* A decimal number of @min to @max, K, M and G behind it meaning powers of 1024. */
 bool cli_number(const char *text, uint64_t min, uint64_t max, uint64_t *number);
 
+/* Whether @argument is the option @name with a number from @min to @max. */
+bool cli_number_option(struct cli *cli, const char *argument, const char *name, uint64_t min,
+		       uint64_t max, uint64_t *number);
+
 /*
  * Reads a whole file, or a pipe to its end, into memory of os_map(). 0, or -1 with *why told.
  * To be given back with os_unmap(*bytes, *mapped).

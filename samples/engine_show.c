@@ -31,15 +31,6 @@ static const char usage[] =
 	"\n"
 	"Exit status: 0 well, 1 an arena reported a fault, 2 wrong usage.\n";
 
-/* Whether @argument is the option @name with a number from @min to @max. */
-static bool number(struct cli *cli, const char *argument, const char *name, uint64_t min,
-		   uint64_t max, uint64_t *value)
-{
-	const char *text = NULL;
-
-	return cli_value(cli, argument, name, &text) && text && cli_number(text, min, max, value);
-}
-
 static bool allocator(struct cli *cli, const char *argument, bool *libc)
 {
 	const char *name = NULL;
@@ -78,9 +69,11 @@ bool engine_parse(struct engine_options *options, uint64_t max_workers, int argc
 		if (is_option && allocator(&cli, argument, &options->libc))
 			continue;
 		if (is_option &&
-		    (number(&cli, argument, "--frames", 1, MAX_FRAMES, &options->frames) ||
-		     number(&cli, argument, "--workers", 1, max_workers, &options->workers) ||
-		     number(&cli, argument, "--seed", 0, UINT64_MAX, &options->seed)))
+		    (cli_number_option(&cli, argument, "--frames", 1, MAX_FRAMES,
+				       &options->frames) ||
+		     cli_number_option(&cli, argument, "--workers", 1, max_workers,
+				       &options->workers) ||
+		     cli_number_option(&cli, argument, "--seed", 0, UINT64_MAX, &options->seed)))
 			continue;
 		fprintf(stderr, "engine: cannot use \"%s\" so\n%s", argument, usage);
 		*status = CLI_USAGE;

@@ -514,14 +514,6 @@ static const char usage[] =
 	"Exit status: 0 measured, whether or not the bars are met; 1 it cannot be run; 2 wrong\n"
 	"usage.\n";
 
-static bool number(struct cli *cli, const char *argument, const char *name, uint64_t min,
-		   uint64_t max, uint64_t *value)
-{
-	const char *text = NULL;
-
-	return cli_value(cli, argument, name, &text) && text && cli_number(text, min, max, value);
-}
-
 static bool parse(int argc, char **argv, int *status)
 {
 	struct cli cli = { .argc = argc, .argv = argv, .at = 1 };
@@ -539,10 +531,10 @@ static bool parse(int argc, char **argv, int *status)
 		else if (!is_option && !trace_path)
 			trace_path = argument;
 		else if (!is_option ||
-			 (!number(&cli, argument, "--heap", SMALL_HEAP, SIZE_MAX / 8,
-				  &heap_bytes) &&
-			  !number(&cli, argument, "--slices", 1, 100000000, &slices) &&
-			  !number(&cli, argument, "--seconds", 1, 86400, &seconds))) {
+			 (!cli_number_option(&cli, argument, "--heap", SMALL_HEAP, SIZE_MAX / 8,
+					     &heap_bytes) &&
+			  !cli_number_option(&cli, argument, "--slices", 1, 100000000, &slices) &&
+			  !cli_number_option(&cli, argument, "--seconds", 1, 86400, &seconds))) {
 			fprintf(stderr, "upkeep: cannot use \"%s\" so\n%s", argument, usage);
 			*status = CLI_USAGE;
 			return false;
