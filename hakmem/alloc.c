@@ -116,9 +116,22 @@ static void *alloc(struct hk_arena *arena, struct hk_front *front, struct reques
 	return HK_LIKELY(!error) ? block : alloc_hard(arena, front, request, error);
 }
 
-void *hk_alloc_slow(struct hk_cache *cache, size_t size)
+/* A block of a class from the loaded magazine, NULL where that is empty: hk_alloc()'s hit. */
+static inline void *hit(struct hk_cache *cache, unsigned size_class)
 {
-	struct hk_front *front = hk_front(cache);
+	void **top = cache->top[size_class], *block = *top;
+
+	if (HK_LIKELY(block))
+		HK_STORE_TOP(&cache->top[size_class], top - 1);
+	return block;
+}
+
+/*
+ * The class has nothing in its loaded magazine, or the block is a large one. Apart, so that the hit
+ * in hk_alloc_slow() saves no registers.
+ */
+static HK_NOINLINE void *alloc_missed(struct hk_front *front, size_t size)
+{
 	struct hk_arena *arena = front->arena;
 	void *block;
 
@@ -134,14 +147,17 @@ void *hk_alloc_slow(struct hk_cache *cache, size_t size)
 	return alloc_hard(arena, front, request_for(size, 16, false), HK_ERROR_MEMORY);
 }
 
-/* A block of a class from the loaded magazine, NULL where that is empty: hk_alloc()'s hit. */
-static inline void *hit(struct hk_cache *cache, unsigned size_class)
+void *hk_alloc_slow(struct hk_cache *cache, size_t size)
 {
-	void **top = cache->top[size_class], *block = *top;
+	void *block;
 
-	if (HK_LIKELY(block))
-		HK_STORE_TOP(&cache->top[size_class], top - 1);
-	return block;
+	/* beyond HK_SMALL_MAX a hit comes here too, unless the size is constant */
+	if (HK_LIKELY(size - 1 < HK_CLASS_MAX)) {
+		block = hit(cache, hk_size_class(size));
+		if (HK_LIKELY(block))
+			return block;
+	}
+	return alloc_missed(hk_front(cache), size);
 }
 
 void *hk_zalloc(struct hk_cache *cache, size_t size)

@@ -58,6 +58,7 @@ extern "C" {
 #define HK_UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define HK_CONSTANT(x) __builtin_constant_p(x)
 #define HK_INLINE static inline __attribute__((always_inline, unused))
+#define HK_NOINLINE __attribute__((noinline))
 #define HK_MALLOC __attribute__((malloc, warn_unused_result))
 #define HK_MUST_USE __attribute__((warn_unused_result))
 #define HK_ALLOC_ALIGN(n) __attribute__((alloc_align(n)))
@@ -71,6 +72,7 @@ extern "C" {
 #define HK_LIKELY(x) (x)
 #define HK_UNLIKELY(x) (x)
 #define HK_CONSTANT(x) 0
+#define HK_NOINLINE
 #define HK_MALLOC
 #define HK_MUST_USE
 #define HK_ALLOC_ALIGN(n)
