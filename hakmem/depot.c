@@ -185,11 +185,11 @@ static uint16_t depth_of(unsigned size_class, size_t bytes)
 	const struct hk_class_info *info = &hk_class_infos[size_class];
 	size_t depth = bytes / ((size_t)info->size * unit_of(size_class));
 
+	if (depth > HK_DEPOT_DEPTH_MAX)
+		depth = HK_DEPOT_DEPTH_MAX;
 	/* medium blocks stand in the way of others where there is little room */
 	if (!info->capacity)
 		return bytes > HK_DEPOT_BYTES ? (uint16_t)depth : 0;
-	if (depth > HK_DEPOT_DEPTH_MAX)
-		depth = HK_DEPOT_DEPTH_MAX;
 	return depth ? (uint16_t)depth : 1;
 }
 
@@ -235,6 +235,22 @@ static size_t bytes_max(const struct hk_depot *depot)
 	return most < HK_DEPOT_BYTES_MAX ? most : HK_DEPOT_BYTES_MAX;
 }
 
+/*
+ * The same of a class that has shown that this is too little, see hk_depot_missed(): as much as is
+ * in use outside the depot, about, where the range is not small. `varsize`, with blocks of up to
+ * 512 KiB, so takes half the page faults: blocks that come back are the next ones, not others.
+ */
+static size_t bytes_in_use(struct hk_depot *depot, unsigned size_class)
+{
+	size_t most = bytes_max(depot);
+	size_t out = atomic_load_explicit(&depot->slabs->classes[size_class].blocks_out,
+					  memory_order_relaxed) *
+		     hk_class_size(size_class) / 2;
+
+	/* @out has those in the depot too: up to half of them are these */
+	return most > HK_DEPOT_BYTES && out > most ? out : most;
+}
+
 void hk_depot_missed(struct hk_depot *depot, unsigned size_class)
 {
 	uint32_t away, depth, more, most;
@@ -243,7 +259,7 @@ void hk_depot_missed(struct hk_depot *depot, unsigned size_class)
 	if (HK_LIKELY(!away))
 		return;
 	depth = atomic_load_explicit(&depot->depth_max[size_class], memory_order_relaxed);
-	most = depth_of(size_class, bytes_max(depot));
+	most = depth_of(size_class, bytes_in_use(depot, size_class));
 	more = depth ? 2 * depth : 1;
 	if (more > most)
 		more = most;

@@ -10,7 +10,7 @@
  * short: before the arena commits more, while the classes together have much, what they have
  * beyond a little is given up, a part at a time (hk_depot_shrink()). Such a class may have but a
  * little from then on; a magazine turned away, and then a refill from the slabs that it could have
- * served, double that.
+ * served, double that, also beyond what a class may have at first: up to what it has in use.
  *
  * Magazines are metadata, carved from their section as they are needed, kept until a reset.
  * Where none is to be had the caches work without. Since a free makes no platform call, some

@@ -128,6 +128,44 @@ Test(depot, depth_is_bounded_by_what_the_arena_can_have)
 	close_depot();
 }
 
+/* Of a class of which more is in use it follows use further, up to as much as that. */
+static void follow_what_is_in_use(size_t range, size_t in_use, size_t most)
+{
+	static void *blocks[4096];
+	const unsigned size_class = 64; /* 1 KiB */
+	size_t want = in_use >> 10, have = 0, bytes = 0;
+	int i;
+
+	open_depot_on(0, range, 0);
+	/* else excess makes way */
+	make_ready((uint32_t)((in_use + most) / HK_SLAB_SIZE) + 16);
+	for (; have < want; have += 32)
+		cr_assert_eq(hk_slab_take(&arena->slabs, size_class, blocks + have, 32, NULL), 32);
+	fill(size_class);
+	for (i = 0; i < 20; i++) {
+		hk_depot_missed(depot, size_class);
+		fill(size_class);
+		bytes = hk_depot_blocks(depot, size_class) << 10;
+		must(bytes <= most, "%zu bytes of %zu", bytes, most);
+	}
+	cr_assert_geq(bytes, most - most / 16, "%zu bytes of %zu", bytes, most);
+	hk_depot_drain(depot);
+	cr_assert_eq(hk_slab_return(&arena->slabs, blocks, want, NULL), 0);
+	close_depot();
+}
+
+Test(depot, depth_follows_what_is_in_use)
+{
+	const size_t mib = (size_t)1 << 20;
+
+	follow_what_is_in_use((size_t)1 << 30, mib, 2 * mib);
+	follow_what_is_in_use((size_t)1 << 30, 2 * mib, 2 * mib);
+	follow_what_is_in_use((size_t)1 << 30, 3 * mib, 3 * mib);
+	follow_what_is_in_use((size_t)1 << 30, 4 * mib, 4 * mib);
+	/* where the range is small it stays at the little that each class may have */
+	follow_what_is_in_use(8 * mib, 2 * mib, HK_DEPOT_BYTES);
+}
+
 static size_t depth(unsigned size_class)
 {
 	return hk_depot_blocks(depot, size_class) / capacity_of(size_class);
