@@ -6,14 +6,16 @@
 /* Runs up to this long go into superslabs that are not all ready anyway, most of them in use. */
 #define SMALL_RUN 8u
 
-/* Slabs behind a run that are kept with it, so that the next one needs no search. */
-#define KEPT_BEHIND 512u
-
-/* Runs up to this part of the range are kept. */
-#define KEPT_PART 32u
-
 /* Of the slabs in use one in so many may stay kept while others are used for the first time. */
 #define KEPT_SHARE 8u
+
+/*
+ * Where more slabs than these are used, such a part of them may stay in piles; so many runs of
+ * theirs make way at once.
+ */
+#define PILES_LARGE 1024u
+#define PILES_SHARE 4u
+#define PILES_STEP 32u
 
 _Static_assert(SMALL_RUN < HK_MAP_SHORT, "found without the tree");
 
@@ -70,18 +72,26 @@ static uint32_t ahead_of(size_t have)
 	return (uint32_t)(small > large ? small : large);
 }
 
+/* Where a run at the end of the superslabs there are would end; SIZE_MAX: beyond the range. */
+static size_t end_with(const struct hk_superslabs *space, uint32_t count, size_t align)
+{
+	size_t slab = (size_t)space->free.leaves * 32 - hk_map_end(&space->free);
+
+	slab = aligned_slab(space, slab, align);
+	return slab < space->slabs_max && count <= space->slabs_max - slab ? slab + count
+									   : SIZE_MAX;
+}
+
 /*
  * Adds superslabs so that a run is found at the end of those there are; a large arena many, for
  * what is committed ahead.
  */
 static int add_room(struct hk_superslabs *space, uint32_t count, size_t align)
 {
-	size_t slab = (size_t)space->free.leaves * 32 - hk_map_end(&space->free), ahead;
+	size_t slab = end_with(space, count, align), ahead;
 
-	slab = aligned_slab(space, slab, align);
 	if (slab == SIZE_MAX)
 		return HK_ERROR_ADDRESS_SPACE;
-	slab += count;
 	if (hk_memory_left(space->memory) < AHEAD_LEFT)
 		return hk_space_add(space, slab);
 	ahead = ahead_of(atomic_load_explicit(&space->committed, memory_order_relaxed));
@@ -195,33 +205,64 @@ static uint32_t find_run(struct hk_superslabs *space, uint32_t count, size_t ali
 }
 
 /*
- * Whether a run is reason to give up what is kept: it would reach into a superslab where nothing
- * was used so far, or beyond all that was used while much is kept. A little stays kept, since else
- * short runs nibble at it, and the next large block goes beyond all the same.
+ * Whether a run is reason to give up what is kept, @slabs of it: it would reach into a superslab
+ * where nothing was used so far, or beyond all that was used while much is kept. A little stays
+ * kept, since else short runs nibble at it, and the next large block goes beyond all the same.
  *
  * Not whether it takes a commit, or a superslab more: an arena that was reset has more of these
  * than one that is new, and should do the same.
  */
-static bool is_reason(const struct hk_superslabs *space, uint32_t found, uint32_t count)
+static bool is_reason(const struct hk_superslabs *space, uint32_t found, uint32_t count,
+		      uint32_t slabs)
 {
 	uint32_t high = space->high;
 
 	if (found == HK_MAP_NONE || found + count > (high + 31) / 32 * 32)
 		return true;
-	return found + count > high && space->kept.slabs > hk_space_used(space) / KEPT_SHARE;
+	return found + count > high && slabs > hk_space_used(space) / KEPT_SHARE;
 }
 
 /*
- * The same, after what is kept was given up if there is reason; where it would take a commit, after
- * what other layers keep was given back too. Space lock held, but not meanwhile.
+ * The same for piles: once much memory is used they are worth a superslab more, as long as they are
+ * not too much. With the first rule for all, `varsize` takes 1.7 times the page faults; with this
+ * one for all, 16 blocks of 32 KiB to 8 MiB, replaced at random, take 56 to 60 MiB, not 50 to 56.
+ */
+static bool is_reason_for_piles(const struct hk_superslabs *space, uint32_t found, uint32_t count,
+				size_t align)
+{
+	size_t used = hk_space_used(space);
+
+	if (used <= PILES_LARGE)
+		return is_reason(space, found, count, space->kept.piled);
+	if (found != HK_MAP_NONE && found + count <= space->high)
+		return false;
+	return space->kept.piled > used / PILES_SHARE ||
+	       (found == HK_MAP_NONE && end_with(space, count, align) == SIZE_MAX);
+}
+
+/* A free run, after what is kept made way for it as far as there is reason. Space lock held. */
+static uint32_t find_or_drop(struct hk_superslabs *space, uint32_t count, size_t align)
+{
+	uint32_t found = find_run(space, count, align);
+
+	if (is_reason(space, found, count, hk_kept_loose(&space->kept)) &&
+	    hk_space_drop_loose(space))
+		found = find_run(space, count, align);
+	while (is_reason_for_piles(space, found, count, align) &&
+	       hk_space_drop_piled(space, PILES_STEP))
+		found = find_run(space, count, align);
+	return found;
+}
+
+/*
+ * The same, and where it would take a commit, after what other layers keep was given back too.
+ * Space lock held, but not meanwhile.
  */
 static uint32_t find_or_shrink(struct hk_superslabs *space, uint32_t count, uint32_t backed,
 			       size_t align)
 {
-	uint32_t found = find_run(space, count, align);
+	uint32_t found = find_or_drop(space, count, align);
 
-	if (is_reason(space, found, count) && hk_space_drop_kept(space))
-		found = find_run(space, count, align);
 	if (found != HK_MAP_NONE && !hk_run_unbacked(space, found, backed))
 		return found;
 	if (!space->shrink || is_beyond_limit(space, backed))
@@ -233,78 +274,6 @@ static uint32_t find_or_shrink(struct hk_superslabs *space, uint32_t count, uint
 	return find_run(space, count, align);
 }
 
-static void mark_given(struct hk_superslabs *space, uint32_t first, uint32_t count)
-{
-	uint32_t index;
-
-	hk_space_mark_free(space, first, count);
-	for (index = first / 32; index <= (first + count - 1) / 32; index++)
-		if (hk_superslab(space, index)->free.bits == hk_superslab_mask(space, index))
-			space->superslabs_emptied++;
-}
-
-bool hk_space_drop_kept(struct hk_superslabs *space)
-{
-	struct hk_kept *kept = &space->kept;
-	bool any = kept->count != 0;
-
-	while (kept->count) {
-		const struct hk_kept_run *last = &kept->runs[--kept->count];
-
-		mark_given(space, last->first, last->count);
-	}
-	kept->slabs = 0;
-	return any;
-}
-
-/*
- * Whether runs of @count slabs are kept. None is where commits are charged, see find_ready(), and
- * none that is a large part of the range, where it matters more that blocks lie close together.
- */
-static bool is_for_keeping(const struct hk_superslabs *space, uint32_t count)
-{
-	return count > SMALL_RUN && count <= space->slabs_max / KEPT_PART &&
-	       !hk_space_is_charged(space);
-}
-
-static void keep(struct hk_superslabs *space, uint32_t first, uint32_t count)
-{
-	if (hk_kept_give(&space->kept, first, count))
-		return;
-	hk_space_drop_kept(space);
-	hk_kept_give(&space->kept, first, count);
-}
-
-/*
- * Keeps a free run that needs no commit, if one is long enough, with what is free behind it, but
- * nothing beyond what is used at all: so an arena that was reset does as one that is new.
- */
-static bool keep_ready(struct hk_superslabs *space, uint32_t count)
-{
-	uint32_t first = find(space, &space->ready, count, HK_SLAB_SIZE);
-	uint32_t most = count;
-
-	if (first == HK_MAP_NONE || first + count > space->high)
-		return false;
-	most = space->high - first;
-	if (most > count + KEPT_BEHIND)
-		most = count + KEPT_BEHIND;
-	count = hk_map_run(&space->ready, first, most);
-	hk_space_mark_used(space, first, count);
-	keep(space, first, count);
-	return true;
-}
-
-/* Takes a run from those kept; where none serves, from what they are together with what is free. */
-static bool take_kept(struct hk_superslabs *space, uint32_t count, uint32_t *first)
-{
-	if (hk_kept_take(&space->kept, count, first))
-		return true;
-	return (keep_ready(space, count) ||
-		(hk_space_drop_kept(space) && keep_ready(space, count))) &&
-	       hk_kept_take(&space->kept, count, first);
-}
-
 /* Takes a run and commits the first @backed of its slabs. */
 static int take(struct hk_superslabs *space, uint32_t count, uint32_t backed, size_t align,
 		uint32_t *first)
@@ -313,8 +282,7 @@ static int take(struct hk_superslabs *space, uint32_t count, uint32_t backed, si
 	int error = 0;
 
 	hk_space_lock(space);
-	if (align == HK_SLAB_SIZE && is_for_keeping(space, count) &&
-	    take_kept(space, count, first)) {
+	if (align == HK_SLAB_SIZE && hk_space_take_kept(space, count, first)) {
 		note_use(space, *first + count);
 		hk_space_unlock(space);
 		return 0;
@@ -466,11 +434,22 @@ void hk_run_give(struct hk_superslabs *space, uint32_t first, uint32_t count)
 	if (unbacked)
 		atomic_fetch_sub_explicit(&space->unbacked, unbacked, memory_order_relaxed);
 	hk_space_lock(space);
-	if (!unbacked && is_for_keeping(space, count))
-		keep(space, first, count);
-	else
-		mark_given(space, first, count);
+	if (unbacked || !hk_space_keep(space, first, count))
+		hk_space_mark_given(space, first, count);
 	hk_space_unlock(space);
+}
+
+/* Whether what is kept may be what lies behind a run: not if a block begins there. */
+static bool is_kept_behind(const struct hk_superslabs *space, uint32_t end, uint32_t more)
+{
+	uint32_t last = space->free.leaves * 32;
+
+	if (more > last - end)
+		more = last - end;
+	if (!space->kept.slabs || !more || hk_map_is_set(&space->free, end, more))
+		return false;
+	return end >= hk_space_bound(space) ||
+	       !atomic_load_explicit(hk_class_byte(space, end), memory_order_relaxed);
 }
 
 static int extend(struct hk_superslabs *space, uint32_t first, uint32_t count, uint32_t more)
@@ -479,8 +458,9 @@ static int extend(struct hk_superslabs *space, uint32_t first, uint32_t count, u
 	int error = HK_ERROR_ADDRESS_SPACE;
 
 	hk_space_lock(space);
-	hk_space_drop_kept(space);
 	last = space->free.leaves * 32;
+	if (is_kept_behind(space, end, more))
+		hk_space_drop_kept(space);
 	if (more > space->slabs_max - end)
 		goto out_unlock;
 	if (is_beyond_limit(space, count + more)) {

@@ -19,7 +19,8 @@
  *	reserve, committed	the same
  *
  * A long run that is given back is kept as it is for the next large block. When much is kept while
- * others would use slabs for the first time, or nothing else is found, all of it is marked free.
+ * others would use slabs for the first time, some of it is marked free; when nothing else is found,
+ * all of it.
  *
  * A run is committed once hk_run_take() returns. Where the platform charges for what is
  * committed, a class's run, carved from its start, is backed slab by slab as it is used.
@@ -316,7 +317,7 @@ size_t hk_superslabs_metadata(const struct hk_superslabs *space);
 /* Number of broken invariants; nothing else runs. */
 size_t hk_superslabs_check(struct hk_superslabs *space);
 
-/* What superslab.c, run.c and superslab_trim.c share. */
+/* What superslab.c, run.c, superslab_kept.c, superslab_trim.c and superslab_warm.c share. */
 
 static inline bool hk_space_is_charged(const struct hk_superslabs *space)
 {
@@ -381,7 +382,24 @@ int hk_space_commit(struct hk_superslabs *space, uint32_t first, uint32_t count)
 /* Whether all of a run is zero as the platform delivered it. */
 bool hk_space_is_zeroed(const struct hk_superslabs *space, uint32_t first, uint32_t count);
 
-/* Marks free what was kept: whether there was any; space lock held. */
+/*
+ * Takes a run from those kept: one of just its length, else from a longer one, else from what these
+ * are together with what is free. Space lock held.
+ */
+bool hk_space_take_kept(struct hk_superslabs *space, uint32_t count, uint32_t *first);
+
+/* Keeps a committed run that its owner gives back: whether it is one to be kept; lock held. */
+bool hk_space_keep(struct hk_superslabs *space, uint32_t first, uint32_t count);
+
+/* Marks a run free that its owner gives back; space lock held. */
+void hk_space_mark_given(struct hk_superslabs *space, uint32_t first, uint32_t count);
+
+/*
+ * Marks free what was kept: all of it, what is in no pile, up to @most runs in piles; whether there
+ * was any. Space lock held.
+ */
 bool hk_space_drop_kept(struct hk_superslabs *space);
+bool hk_space_drop_loose(struct hk_superslabs *space);
+bool hk_space_drop_piled(struct hk_superslabs *space, uint32_t most);
 
 #endif /* HK_SUPERSLAB_H */

@@ -323,27 +323,45 @@ size_t hk_superslabs_metadata(const struct hk_superslabs *space)
 	return space->classes.committed + space->headers.committed + space->bitmap_bytes;
 }
 
-/* The runs kept: committed, not free, used by nobody. That none is kept twice shows in a sum. */
+/* A run that is kept: committed, not free, used by nobody. */
+static size_t check_kept_run(const struct hk_superslabs *space, uint32_t first, uint32_t count)
+{
+	size_t broken = hk_run_unbacked(space, first, count) != 0;
+	uint32_t slab;
+
+	for (slab = first; slab < first + count; slab++)
+		broken += hk_map_is_set(&space->free, slab, 1) || *hk_class_byte(space, slab);
+	return broken;
+}
+
+/* The runs kept. That none is kept twice shows in a sum. */
 static size_t check_kept(const struct hk_superslabs *space)
 {
 	const struct hk_kept *kept = &space->kept;
-	uint32_t index, slab, end = hk_space_slabs(space);
-	size_t broken = 0, slabs = 0;
+	uint32_t index, next, count, end = hk_space_slabs(space);
+	size_t broken = 0, slabs = 0, piled = 0;
 
-	if (kept->count > HK_KEPT_MAX)
+	if (kept->count > HK_KEPT_MAX || kept->piled > HK_KEPT_PILED_MAX)
 		return 1;
 	for (index = 0; index < kept->count; index++) {
 		const struct hk_kept_run *run = &kept->runs[index];
 
 		if (!run->count || run->first >= end || run->count > end - run->first)
 			return 1;
-		for (slab = run->first; slab < run->first + run->count; slab++)
-			broken +=
-				hk_map_is_set(&space->free, slab, 1) || *hk_class_byte(space, slab);
-		broken += hk_run_unbacked(space, run->first, run->count) != 0;
+		broken += check_kept_run(space, run->first, run->count);
 		slabs += run->count;
 	}
-	return broken + (slabs != kept->slabs);
+	for (index = 0; index < HK_KEPT_PILES; index++) {
+		count = HK_KEPT_SHORTEST + index;
+		next = kept->piles[index];
+		for (; next; next = hk_slab(space, next - 1)->next) {
+			piled += count;
+			if (piled > kept->piled || next > end || count > end - (next - 1))
+				return broken + 1;
+			broken += check_kept_run(space, next - 1, count);
+		}
+	}
+	return broken + (piled != kept->piled) + (slabs + piled != kept->slabs);
 }
 
 /* What is set aside is used by nobody, and committed. */

@@ -51,7 +51,7 @@ STAGES = {
     "cache": ("cache alloc", "the miss's own dispatch"),
     "depot": ("depot stash stock stack stack_locked", "whole magazines"),
     "slab": ("slab slab_check", "blocks and bitmaps"),
-    "superslab": ("superslab run kept superslab_trim superslab_warm map", "runs of slabs"),
+    "superslab": ("superslab run kept superslab_kept superslab_trim superslab_warm map", "runs of slabs"),
     "large": ("large", "blocks that are runs"),
     "platform": ("memory budget", "memory and platform, with the C library's part"),
     "lock": ("lock", "taken and given back"),
