@@ -40,14 +40,17 @@ int64_t os_thread_page_faults(void);
 /* Makes the peak of os_resident() start anew from now. False: this system cannot. */
 bool os_reset_peak(void);
 
-/* Resident memory of this process in bytes, now and at its peak. False: this system cannot. */
-bool os_resident(uint64_t *now, uint64_t *peak);
-
 /*
  * Memory of this process that it has written to and shares with no other; on Windows, all that is
  * resident. False: this system cannot tell.
  */
 bool os_private(uint64_t *bytes);
+
+/*
+ * Resident memory of this process that is no file's, now and at its peak; files too where the
+ * system cannot tell them apart. False: this system cannot.
+ */
+bool os_resident(uint64_t *now, uint64_t *peak);
 
 /* Gives back what malloc keeps and can give back, by the call that the loaded one has for it. */
 void os_malloc_trim(void);
