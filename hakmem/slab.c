@@ -392,42 +392,28 @@ enum hk_stage hk_slab_stage(const struct hk_slabs *slabs, unsigned size_class,
 	return after.runs != before.runs ? HK_STAGE_NEW_SLAB : HK_STAGE_SLAB;
 }
 
-/* A run of a class, and the slab by which it was found. */
-struct spot {
-	size_t slab; /* SIZE_MAX: none */
-	uint32_t number;
-	struct hk_slab *run;
-	unsigned char *base;
-};
-
-/* Goes to the run that @ptr lies in, which is one of a class. */
-static inline void spot_run(const struct hk_superslabs *space, struct spot *spot, const void *ptr)
+/* The number of the run that @ptr lies in, which is one of a class. */
+static inline uint32_t run_of(const struct hk_superslabs *space, const void *ptr)
 {
 	uint32_t slab = (uint32_t)hk_slab_number(space, ptr);
 
-	spot->slab = slab;
-	spot->number = slab - hk_slab(space, slab)->head;
-	spot->run = hk_slab(space, spot->number);
-	spot->base = hk_slab_address(space, spot->number);
+	return slab - hk_slab(space, slab)->head;
 }
 
-/* Whether @ptr is the start of a block of the run, live or free: which. */
-static inline bool spot_block(const struct spot *spot, const struct hk_class_info *info,
-			      const void *ptr, uint32_t *block)
+/* Whether a block, live or free, begins at @offset of a run: which. */
+static inline bool is_block(const struct hk_class_info *info, size_t offset, uint32_t *block)
 {
-	size_t offset = (size_t)((const unsigned char *)ptr - spot->base);
-
 	*block = hk_class_index(info, offset);
 	return offset == (size_t)*block * info->size && *block < info->blocks;
 }
 
 static bool is_start(const struct hk_superslabs *space, unsigned size_class, const void *ptr)
 {
-	struct spot spot;
+	const unsigned char *base = hk_slab_address(space, run_of(space, ptr));
 	uint32_t block;
 
-	spot_run(space, &spot, ptr);
-	return spot_block(&spot, &hk_class_infos[size_class], ptr, &block);
+	return is_block(&hk_class_infos[size_class], (size_t)((const unsigned char *)ptr - base),
+			&block);
 }
 
 /* All blocks of a run are free: the class gives it up. Class lock held. */
@@ -447,36 +433,6 @@ static void give_run(struct hk_slabs *slabs, unsigned size_class, struct hk_slab
 	hk_run_give(slabs->space, number, info->slabs);
 }
 
-/* Returns one block to its run. Class lock held. */
-static inline enum hk_fault return_block(struct hk_slabs *slabs, unsigned size_class,
-					 struct spot *spot, const void *ptr)
-{
-	const struct hk_class_info *info = &hk_class_infos[size_class];
-	struct hk_slab *run = spot->run;
-	uint32_t block, bit, bits, *word;
-
-	if (!spot_block(spot, info, ptr, &block))
-		return HK_FAULT_INTERIOR;
-	if (block >= run->fresh)
-		return HK_FAULT_FOREIGN; /* never handed out */
-	word = hk_run_word(slabs, spot->number, info, block / 32);
-	bit = 1u << block % 32;
-	bits = *word;
-	if (bits & bit)
-		return HK_FAULT_DOUBLE_FREE;
-	*word = bits | bit;
-	if (!bits && hk_run_has_bitmap(info))
-		run->summary[block / 1024] |= 1u << block / 32 % 32;
-	run->free++;
-	if (HK_UNLIKELY(run->free == run->usable && !run->pinned)) {
-		give_run(slabs, size_class, run, spot->number);
-		spot->slab = SIZE_MAX;
-	} else if (HK_UNLIKELY(hk_slab_list(run->free, run->usable) != run->list)) {
-		list_update(slabs, &slabs->classes[size_class], run, spot->number);
-	}
-	return HK_FAULT_NONE;
-}
-
 /* What could not be returned. */
 struct refused {
 	struct hk_bad *bad;
@@ -492,35 +448,86 @@ static void leave_out(struct hk_slabs *slabs, struct refused *refused, const voi
 		(struct hk_bad){ (void *)(uintptr_t)ptr, fault, size_class };
 }
 
+/* Blocks to return, the next one first; and what became of them. */
+struct return_batch {
+	void *const *blocks;
+	size_t count;
+	size_t returned;
+	struct refused *refused;
+};
+
+/*
+ * Returns blocks of one run, up to the first that lies elsewhere or until the run is given up: all
+ * of a word of the bitmap at once, since what is freed one after the other are neighbours most
+ * often. Class lock held.
+ */
+static void return_to_run(struct hk_slabs *slabs, unsigned size_class, struct return_batch *batch)
+{
+	const struct hk_class_info *info = &hk_class_infos[size_class];
+	uint32_t number = run_of(slabs->space, *batch->blocks), block;
+	struct hk_slab *run = hk_slab(slabs->space, number);
+	uintptr_t base = (uintptr_t)hk_slab_address(slabs->space, number);
+	void *const *next = batch->blocks, *const *end = next + batch->count;
+	size_t bytes = info->slabs * HK_SLAB_SIZE, offset;
+
+	while (next < end && (offset = (uintptr_t)*next - base) < bytes) {
+		enum hk_fault fault = HK_FAULT_NONE;
+		void *const *from = next;
+		uint32_t *word, bits, index;
+
+		if (HK_UNLIKELY(!is_block(info, offset, &block)))
+			fault = HK_FAULT_INTERIOR;
+		else if (HK_UNLIKELY(block >= run->fresh))
+			fault = HK_FAULT_FOREIGN; /* never handed out */
+		index = block / 32;
+		word = hk_run_word(slabs, number, info, index);
+		if (!fault && HK_UNLIKELY(*word >> block % 32 & 1))
+			fault = HK_FAULT_DOUBLE_FREE;
+		if (HK_UNLIKELY(fault)) {
+			leave_out(slabs, batch->refused, *next++, fault, size_class);
+			continue;
+		}
+		/* one that is wrong ends it, and is looked at again above */
+		bits = *word;
+		do {
+			bits |= 1u << block % 32;
+			if (++next == end)
+				break;
+			offset = (uintptr_t)*next - base;
+		} while (offset < bytes && is_block(info, offset, &block) && block / 32 == index &&
+			 block < run->fresh && !(bits >> block % 32 & 1));
+		*word = bits;
+		if (hk_run_has_bitmap(info))
+			run->summary[index / 32] |= 1u << index % 32;
+		run->free = (uint16_t)(run->free + (next - from));
+		batch->returned += (size_t)(next - from);
+		if (HK_UNLIKELY(run->free == run->usable && !run->pinned)) {
+			give_run(slabs, size_class, run, number);
+			break;
+		}
+		if (HK_UNLIKELY(hk_slab_list(run->free, run->usable) != run->list))
+			list_update(slabs, &slabs->classes[size_class], run, number);
+	}
+	batch->count = (size_t)(end - next);
+	batch->blocks = next;
+}
+
 /* Returns blocks of one class, up to the first that is not of it: how many. */
 static size_t return_class(struct hk_slabs *slabs, unsigned size_class, void *const *blocks,
 			   size_t count, struct refused *refused)
 {
 	struct hk_slab_class *class = &slabs->classes[size_class];
-	struct spot spot = { .slab = SIZE_MAX };
-	size_t index, returned = 0;
+	struct return_batch batch = { blocks, count, 0, refused };
 
 	class_lock(slabs, size_class);
-	for (index = 0; index < count; index++) {
-		enum hk_fault fault;
-
-		if (hk_slab_number(slabs->space, blocks[index]) != spot.slab) {
-			/* looked at again: with the lock held a class's byte can't change */
-			if (hk_class_at(slabs->space, blocks[index]) != size_class)
-				break;
-			spot_run(slabs->space, &spot, blocks[index]);
-		}
-		fault = return_block(slabs, size_class, &spot, blocks[index]);
-		if (HK_LIKELY(!fault))
-			returned++;
-		else
-			leave_out(slabs, refused, blocks[index], fault, size_class);
-	}
-	count_out(class, 0 - returned);
-	class->blocks_free += returned;
-	class->returns += index != 0;
+	/* looked at again: with the lock held a class's byte can't change */
+	while (batch.count && hk_class_at(slabs->space, *batch.blocks) == size_class)
+		return_to_run(slabs, size_class, &batch);
+	count_out(class, 0 - batch.returned);
+	class->blocks_free += batch.returned;
+	class->returns += batch.count != count;
 	class_unlock(slabs, size_class);
-	return index;
+	return count - batch.count;
 }
 
 size_t hk_slab_return(struct hk_slabs *slabs, void *const *blocks, size_t count, struct hk_bad *bad)

@@ -69,6 +69,44 @@ Test(slab_faults, bad_pointers_are_left_out_and_the_others_return)
 	close_slabs();
 }
 
+/* Blocks that follow each other go back together, up to one that is bad, or the end of a word. */
+Test(slab_faults, bad_pointers_among_neighbours_are_left_out)
+{
+	unsigned char *blocks[64];
+	void *batch[10];
+	size_t i;
+
+	open_slabs(NULL);
+	take_blocks(20, (void **)blocks, 64);
+	for (i = 0; i < 6; i++)
+		batch[i] = blocks[30 + i];
+	batch[6] = blocks[35];	    /* 0: twice */
+	batch[7] = blocks[36] + 16; /* 1: inside */
+	batch[8] = blocks[36];
+	batch[9] = blocks[31]; /* 2: twice, of the word before */
+	cr_assert_eq(hk_slab_return(slabs, batch, COUNT(batch), bad), 3);
+	agree();
+	is_refused(0, blocks[35], HK_FAULT_DOUBLE_FREE, 20);
+	is_refused(1, blocks[36] + 16, HK_FAULT_INTERIOR, 20);
+	is_refused(2, blocks[31], HK_FAULT_DOUBLE_FREE, 20);
+	cr_assert_eq(slabs->classes[20].blocks_out, 57);
+	cr_assert_eq(hk_slab_return(slabs, (void **)blocks, 30, bad), 0);
+	cr_assert_eq(hk_slab_return(slabs, (void **)blocks + 37, 27, bad), 0);
+	cr_assert_eq(space->used, 0);
+	close_slabs();
+	/* a run that is not backed to its end: what follows was never handed out */
+	open_slabs(&(struct fault_options){ .flags = HK_PLATFORM_CHARGED });
+	take_blocks(84, (void **)blocks, 10);
+	batch[0] = blocks[8];
+	batch[1] = blocks[9];
+	batch[2] = blocks[9] + hk_class_size(84);
+	cr_assert_eq(hk_slab_return(slabs, batch, 3, bad), 1);
+	agree();
+	is_refused(0, batch[2], HK_FAULT_FOREIGN, 84);
+	cr_assert_eq(hk_slab_return(slabs, (void **)blocks, 8, bad), 0);
+	close_slabs();
+}
+
 /* The last block empties its run; a second time it is told by what its slab was. */
 Test(slab_faults, a_double_free_is_told_after_its_run_has_gone)
 {
