@@ -8,6 +8,9 @@
 
 #define CACHE_LINE 64u
 
+/* ... and so many bytes: some processors fetch lines in pairs. */
+#define BATCH_FIRST_BYTES (2 * CACHE_LINE)
+
 /*
  * The magazine of classes that have none yet: empty, as its slots are NULL, and full, as top
  * points to its last slot. Never written.
@@ -168,9 +171,10 @@ static void **first_magazine(struct hk_front *front, unsigned size_class)
 static size_t next_batch(struct hk_front *front, unsigned size_class, unsigned capacity)
 {
 	unsigned most = capacity + 1u, batch = front->batch[size_class];
+	unsigned pair = BATCH_FIRST_BYTES / (unsigned)hk_class_size(size_class);
 
 	if (batch < BATCH_FIRST)
-		batch = BATCH_FIRST;
+		batch = pair > BATCH_FIRST ? pair : BATCH_FIRST;
 	/* never below the first batch again, which would mean a class that is cold */
 	front->batch[size_class] = (uint8_t)(batch < most ? 2 * batch : batch);
 	return batch < most ? batch : most;

@@ -2,10 +2,10 @@
 /* Work on the host's time: memory made ready ahead of need, and given back; see maintain.h. */
 #include <hakmem/arena.h>
 
-/* Slabs committed at once; within a bound, faulted in between two looks at the clock. */
+/* Slabs committed at once, without a bound and with one. */
 #define WARM_STEP 32u
 #define WARM_STEP_TIMED 1u
-#define COOL_STEP 8u
+#define COOL_STEP 4u
 
 /* Most slabs that are committed ahead, and the part of what is committed. */
 #define AHEAD_MAX 512u
@@ -75,13 +75,15 @@ size_t hk_arena_trim(struct hk_arena *arena, size_t keep_bytes, uint64_t budget_
  */
 static int commit_up_to(struct hk_arena *arena, size_t bytes)
 {
+	const struct hk_deadline never = { 0 };
 	uint32_t step = WARM_STEP;
 	size_t used, missing = 0;
 	int error = 0;
 
 	while (!error && (used = hk_arena_used(arena)) < bytes) {
 		missing = (bytes - used + HK_SLAB_SIZE - 1) / HK_SLAB_SIZE;
-		hk_space_warm(&arena->space, missing < step ? (uint32_t)missing : step, &error);
+		hk_space_warm(&arena->space, missing < step ? (uint32_t)missing : step, never,
+			      &error);
 		if (error == HK_ERROR_LIMIT && step > 1) {
 			step /= 2;
 			error = 0;
@@ -171,14 +173,14 @@ static void look(struct hk_arena *arena, bool window)
 }
 
 /* A slab ahead of need: whether one was made ready, or is still to be found. */
-static bool commit_one(struct hk_arena *arena)
+static bool commit_one(struct hk_arena *arena, struct hk_deadline deadline)
 {
 	struct hk_upkeep *upkeep = &arena->upkeep;
 	int error;
 
 	if (upkeep->idle >= upkeep->ahead)
 		return false;
-	upkeep->idle += hk_space_warm(&arena->space, WARM_STEP_TIMED, &error);
+	upkeep->idle += hk_space_warm(&arena->space, WARM_STEP_TIMED, deadline, &error);
 	if (error)
 		upkeep->ahead = 0; /* until there is need of it again */
 	return !error;
@@ -251,10 +253,10 @@ static bool give_some(struct hk_arena *arena)
 }
 
 /* One step of the most urgent work there is. */
-static bool work(struct hk_arena *arena)
+static bool work(struct hk_arena *arena, struct hk_deadline deadline)
 {
-	return hk_depot_fill_one(&arena->depot) || commit_one(arena) || drain_one_cache(arena) ||
-	       hk_depot_drain_one(&arena->depot) || give_some(arena);
+	return hk_depot_fill_one(&arena->depot) || commit_one(arena, deadline) ||
+	       drain_one_cache(arena) || hk_depot_drain_one(&arena->depot) || give_some(arena);
 }
 
 bool hk_arena_maintain(struct hk_arena *arena, uint64_t budget_ns)
@@ -272,7 +274,7 @@ bool hk_arena_maintain(struct hk_arena *arena, uint64_t budget_ns)
 	upkeep->looks = UINT32_MAX;
 	look(arena, calls % upkeep->delay == 0);
 	do
-		more = work(arena);
+		more = work(arena, deadline);
 	while (more && !hk_deadline_over(&arena->memory, deadline));
 	atomic_store_explicit(&upkeep->busy, 0, memory_order_release);
 	hk_reporter_flush(&arena->reporter);

@@ -53,7 +53,7 @@ HK_API int hk_arena_prewarm(struct hk_arena *arena, size_t bytes);
  * hk_arena_maintain() - do some of the arena's housekeeping
  * @arena: the arena.
  * @budget_ns: stop when this time is over, 0 for no bound; the clock is read after every 64 KiB
- *	faulted in, 512 KiB given back or magazine moved, and no step begins in the last
+ *	faulted in, 256 KiB given back or magazine moved, and no step begins in the last
  *	50 us, or quarter of the time. At least one step is done. Without a
  *	clock in the platform a call with a bound does one step.
  *
@@ -92,7 +92,7 @@ HK_API void hk_cache_rest(struct hk_cache *cache);
  * @arena: the arena.
  * @keep_bytes: stop when no more than this is committed.
  * @budget_ns: stop when this time is over, 0 for no bound; the clock is read after every
- *	512 KiB. Without a clock in the platform each call with a bound does one such step.
+ *	256 KiB. Without a clock in the platform each call with a bound does one such step.
  *
  * Blocks in the depot go back to their slabs first; those in caches are their users' (see
  * hk_cache_flush()). Then free slabs are given back, from the end of the range, and metadata

@@ -280,9 +280,10 @@ size_t hk_superslabs_trim(struct hk_superslabs *space, size_t keep, struct hk_de
 /*
  * Commits and faults in free slabs that are not committed, the lowest, at most @most in a row: how
  * many; or 0 and an error, 0 where it only looked for some. HK_ERROR_ADDRESS_SPACE: all are
- * committed. Locks: trim, space.
+ * committed. Once time is over the rest of them is not faulted in. Locks: trim, space.
  */
-uint32_t hk_space_warm(struct hk_superslabs *space, uint32_t most, int *error);
+uint32_t hk_space_warm(struct hk_superslabs *space, uint32_t most, struct hk_deadline deadline,
+		       int *error);
 
 /*
  * Commits the bitmaps of what is committed; faults all of it in: 0 or an error. Locks: trim,

@@ -5,7 +5,7 @@
 
 /* Slabs decommitted at once: with a deadline, as much as may pass between two looks at it. */
 #define TRIM_STEP 32u
-#define TRIM_STEP_TIMED 8u
+#define TRIM_STEP_TIMED 4u
 
 /* Superslabs looked at between two looks at the clock. */
 #define LOOKS 64u

@@ -63,6 +63,35 @@ Test(front, a_cold_class_takes_what_the_depot_has)
 	close_fronts();
 }
 
+/* Workers that begin together have lines of their own, and pairs of lines. */
+Test(front, the_first_batch_has_lines_for_itself)
+{
+	unsigned i;
+	size_t n;
+
+	open_fronts(NULL);
+	for (i = 1; i < FIRST_COLD; i++) {
+		size_t batch = i == 1 ? 128 / 16 : BATCH_FIRST;
+		uintptr_t end = 0;
+
+		for (n = 0; n < 2 * batch; n += 2) {
+			blocks[n] = hk_front_alloc(front, i);
+			blocks[n + 1] = hk_front_alloc(other, i);
+			if (end < (uintptr_t)blocks[n] + hk_class_size(i))
+				end = (uintptr_t)blocks[n] + hk_class_size(i);
+		}
+		for (n = 1; n < 2 * batch; n += 2)
+			must((uintptr_t)blocks[n] >= end, "class %u", i);
+		/* the last of a batch leaves first */
+		must(i == 3 || (uintptr_t)blocks[3] % 128 == 0, "class %u", i);
+		for (n = 0; n < 2 * batch; n += 2) {
+			hk_front_push(front, i, blocks[n]);
+			hk_front_push(other, i, blocks[n + 1]);
+		}
+	}
+	close_fronts();
+}
+
 /* A few to begin with, then twice as many each time, up to a magazine and one. */
 Test(front, batches_grow_up_to_a_magazine)
 {

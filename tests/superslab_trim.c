@@ -140,14 +140,14 @@ Test(superslab_trim, with_a_deadline_takes_small_steps)
 		given = hk_superslabs_trim(space, 0, deadline);
 		verify();
 		all += given / SLAB;
-		must(given <= 8 * SLAB || space->committed == 0, "%zu at once", given);
+		must(given <= 4 * SLAB || space->committed == 0, "%zu at once", given);
 	} while (space->committed);
 	cr_assert_eq(all, 100);
 	/* time for two of them */
 	cr_assert_eq(taken(100), 0);
 	give(0, 100);
 	deadline = hk_deadline_in(&arena->memory, 20);
-	cr_assert_eq(hk_superslabs_trim(space, 0, deadline) / SLAB, 4 + 8);
+	cr_assert_eq(hk_superslabs_trim(space, 0, deadline) / SLAB, 4 + 4);
 	close_space();
 }
 
