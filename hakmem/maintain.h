@@ -92,7 +92,7 @@ HK_API void hk_cache_rest(struct hk_cache *cache);
  * @arena: the arena.
  * @keep_bytes: stop when no more than this is committed.
  * @budget_ns: stop when this time is over, 0 for no bound; the clock is read after every
- *	256 KiB. Without a clock in the platform each call with a bound does one such step.
+ *	512 KiB. Without a clock in the platform each call with a bound does one such step.
  *
  * Blocks in the depot go back to their slabs first; those in caches are their users' (see
  * hk_cache_flush()). Then free slabs are given back, from the end of the range, and metadata

@@ -137,12 +137,20 @@ struct hk_deadline hk_deadline_in(struct hk_memory *memory, uint64_t budget_ns)
 	return deadline;
 }
 
+uint64_t hk_deadline_left(struct hk_memory *memory, struct hk_deadline deadline)
+{
+	uint64_t now;
+
+	if (!deadline.end_ns)
+		return UINT64_MAX;
+	if (!memory->platform.now_ns)
+		return 0;
+	hk_memory_count_call(memory);
+	now = memory->platform.now_ns(memory->platform.context);
+	return now < deadline.end_ns ? deadline.end_ns - now : 0;
+}
+
 bool hk_deadline_over(struct hk_memory *memory, struct hk_deadline deadline)
 {
-	if (!deadline.end_ns)
-		return false;
-	if (!memory->platform.now_ns)
-		return true;
-	hk_memory_count_call(memory);
-	return memory->platform.now_ns(memory->platform.context) >= deadline.end_ns;
+	return !hk_deadline_left(memory, deadline);
 }

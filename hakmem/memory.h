@@ -108,6 +108,9 @@ struct hk_deadline hk_deadline_in(struct hk_memory *memory, uint64_t budget_ns);
 /* Whether the time is over; with a bound but without a clock, always. */
 bool hk_deadline_over(struct hk_memory *memory, struct hk_deadline deadline);
 
+/* Nanoseconds until then: 0: it is over, UINT64_MAX: it never will be. */
+uint64_t hk_deadline_left(struct hk_memory *memory, struct hk_deadline deadline);
+
 /* The sum of bytes given back, of which 1 is none yet. */
 static inline size_t hk_freed(size_t freed, size_t more)
 {

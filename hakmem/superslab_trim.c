@@ -3,9 +3,15 @@
 #include <hakmem/superslab.h>
 #include <string.h>
 
-/* Slabs decommitted at once: with a deadline, as much as may pass between two looks at it. */
+/*
+ * Slabs decommitted at once: with a deadline, as much as may pass between two looks at it, since
+ * each call interrupts the processors that other threads run on; and a part of that shortly before
+ * it, since slabs that are used to the last page take 50 us, and more where the machine is shared.
+ */
 #define TRIM_STEP 32u
-#define TRIM_STEP_TIMED 4u
+#define TRIM_STEP_TIMED 8u
+#define TRIM_STEP_LATE 4u
+#define TRIM_LATE_NS 70000u
 
 /* Superslabs looked at between two looks at the clock. */
 #define LOOKS 64u
@@ -276,6 +282,7 @@ size_t hk_superslabs_trim(struct hk_superslabs *space, size_t keep, struct hk_de
 	uint32_t index, step_max = deadline.end_ns ? TRIM_STEP_TIMED : TRIM_STEP;
 	bool cut, refused = false;
 	size_t freed = 0;
+	uint64_t left;
 
 	hk_space_lock(space);
 	hk_space_drop_kept(space);
@@ -294,8 +301,13 @@ size_t hk_superslabs_trim(struct hk_superslabs *space, size_t keep, struct hk_de
 		refused = refused || step == REFUSED;
 		index -= step <= REFUSED;
 		freed = step > REFUSED ? freed + step : freed;
-		if (step && hk_deadline_over(space->memory, deadline))
+		if (!step)
+			continue;
+		left = hk_deadline_left(space->memory, deadline);
+		if (!left)
 			return freed;
+		if (left < TRIM_LATE_NS)
+			step_max = TRIM_STEP_LATE;
 	}
 	if (hk_memory_committed(space->memory) <= keep)
 		return freed;
