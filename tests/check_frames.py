@@ -10,6 +10,11 @@ made ready nothing may be: no system call and no page fault, from the first fram
 workers. What is not traced is what the engine itself waits by between frames, sched_yield() and
 nanosleep(), neither of which the library calls on Linux.
 
+One thing may come between that is not the allocator's doing: a worker is taken off its processor
+while it holds a lock, four of them being more than there may be processors, and one that wants it
+parks, which is a futex. So a run with nothing but a few of these is done again, up to three times
+in all: what the allocator does by itself it does each time.
+
 A control run without memory made ready shows that calls and faults would be seen.
 """
 
@@ -27,6 +32,8 @@ MARK = "getrusage"
 WORKERS = 4
 UNTRACED = "!sched_yield,nanosleep,clock_nanosleep"
 TIMEOUT = 600
+RUNS = 3
+FEW = 20  # futexes that may be a lock's holder off its processor
 # "1234 call(..." or "1234 <... call resumed>": a thread and its call; the second is the same call.
 CALL = re.compile(r"(\d+) +(?:(\w+)\(|<\.\.\. )")
 
@@ -62,6 +69,11 @@ def watch(checks, engine, frames, *options):
     return json.loads(done.stdout), marks, found
 
 
+def is_parking(found):
+    """Whether what was called may be a lock that was waited for, and no more."""
+    return set(found) == {"futex"} and found["futex"] <= FEW
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("samples", metavar="SAMPLES_DIR")
@@ -77,7 +89,11 @@ def main():
     if run(["strace", "-f", "-qq", "-o", os.devnull, "true"]).returncode:
         checks.skip("system calls within frames", "strace may not trace here", True)
         return checks.status()
-    seen = watch(checks, engine, options.frames)
+    for runs in range(1, RUNS + 1):
+        seen = watch(checks, engine, options.frames)
+        if not seen or not is_parking(seen[2]) or runs == RUNS:
+            break
+        print(f"frames: a lock was waited for, once more: {dict(seen[2])}")
     if seen:
         told, marks, found = seen
         checks.check(marks == 2 * WORKERS * options.frames, f"{marks} marks")
