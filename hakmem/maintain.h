@@ -52,8 +52,8 @@ HK_API int hk_arena_prewarm(struct hk_arena *arena, size_t bytes);
 /**
  * hk_arena_maintain() - do some of the arena's housekeeping
  * @arena: the arena.
- * @budget_ns: stop when this time is over, 0 for no bound; the clock is read after every 64 KiB
- *	faulted in, 256 KiB given back or magazine moved, and no step begins in the last
+ * @budget_ns: stop when this time is over, 0 for no bound; the clock is read after every 16 KiB
+ *	(or page) faulted in, 256 KiB given back or magazine moved, and no step begins in the last
  *	50 us, or quarter of the time. At least one step is done. Without a
  *	clock in the platform a call with a bound does one step.
  *

@@ -439,17 +439,20 @@ void hk_run_give(struct hk_superslabs *space, uint32_t first, uint32_t count)
 	hk_space_unlock(space);
 }
 
-/* Whether what is kept may be what lies behind a run: not if a block begins there. */
+/* Whether what is kept may be what lies behind a run: not if there is a block. */
 static bool is_kept_behind(const struct hk_superslabs *space, uint32_t end, uint32_t more)
 {
-	uint32_t last = space->free.leaves * 32;
+	uint32_t last = space->free.leaves * 32, slab;
+	size_t bound = hk_space_bound(space);
 
 	if (more > last - end)
 		more = last - end;
 	if (!space->kept.slabs || !more || hk_map_is_set(&space->free, end, more))
 		return false;
-	return end >= hk_space_bound(space) ||
-	       !atomic_load_explicit(hk_class_byte(space, end), memory_order_relaxed);
+	for (slab = end; slab < end + more && slab < bound; slab++)
+		if (atomic_load_explicit(hk_class_byte(space, slab), memory_order_relaxed))
+			return false;
+	return true;
 }
 
 static int extend(struct hk_superslabs *space, uint32_t first, uint32_t count, uint32_t more)
@@ -459,14 +462,14 @@ static int extend(struct hk_superslabs *space, uint32_t first, uint32_t count, u
 
 	hk_space_lock(space);
 	last = space->free.leaves * 32;
-	if (is_kept_behind(space, end, more))
-		hk_space_drop_kept(space);
 	if (more > space->slabs_max - end)
 		goto out_unlock;
 	if (is_beyond_limit(space, count + more)) {
 		error = HK_ERROR_LIMIT;
 		goto out_unlock;
 	}
+	if (is_kept_behind(space, end, more))
+		hk_space_drop_kept(space);
 	if (end + more > last) {
 		/* only the free end of the superslabs there are can be lengthened */
 		if (end < last && !hk_map_is_set(&space->free, end, last - end))

@@ -156,6 +156,11 @@ Test(piles, make_way_for_a_run_that_grows_into_one)
 	give(80, 10);
 	cr_assert_eq(extend(0, 50, 1), HK_ERROR_ADDRESS_SPACE);
 	cr_assert_eq(space->kept.piled, 10, "a block is in the way, not this");
+	give(50, 2);
+	cr_assert_eq(extend(0, 50, 3), HK_ERROR_ADDRESS_SPACE);
+	cr_assert_eq(extend(0, 50, RANGE), HK_ERROR_ADDRESS_SPACE);
+	cr_assert_eq(space->kept.piled, 10,
+		     "though two slabs before it are free; nor the range's end");
 	close_space();
 }
 
