@@ -164,7 +164,7 @@ Test(piles, make_way_for_a_run_that_grows_into_one)
 	close_space();
 }
 
-/* Giving all of them up should take microseconds: they are no more than so many. */
+/* Giving all of them up takes time: they are no more than so many. */
 Test(piles, have_an_end)
 {
 	uint32_t i, most = HK_KEPT_PILED_MAX / 16;
