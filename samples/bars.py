@@ -10,6 +10,10 @@ under valgrind: instructions below the depot, simulated cache misses of all side
 Prints each bar with its rows, and writes DIR/bars.json (--out). bars_data.py says what the bars
 demand and what "met", "behind" and "not shown" are; bars_tables.py prints results again.
 
+With --race a workload's peer is left out of it after 6 rounds, or a later one, if it is surely not
+the best one: if its whole interval lies beyond that of another peer, in all that is judged. What
+the bars tell is of peers that ran to the end.
+
 All shipped peers are wanted (peers.py lists them): where one is missing, no bar that compares is
 met. Those that --peer adds are compared in the same way, on every row.
 
@@ -30,19 +34,59 @@ import bars_counts  # noqa: E402
 import bars_data  # noqa: E402
 import bars_tables  # noqa: E402
 import bench  # noqa: E402
+import bench_data  # noqa: E402
 import compare  # noqa: E402
 import peers  # noqa: E402
 
 SEEDS = (1, 2, 3)
 ROUNDS = 21  # seven of each seed
+RACE_ROUNDS = 6  # two of each seed
 BELOW_ROWS = ("larson", "churn", "burst")
 CACHE_ROWS = ("larson",)
+
+
+def judged_lines(row):
+    """(Line, limit) of all that a workload's row is judged by."""
+    speed = bars_data.HANDED_SPEED if row["name"] in bars_data.HANDED else 1
+    lines = [(bench_data.Line(row, "speed", 1, ""), speed),
+             (bench_data.Line(row, "peak_bytes", -1, ""), bars_data.MEMORY_LIMIT)]
+    return lines if bars_data.has_memory_bar(lines[1][0]) else lines[:1]
+
+
+def is_beaten(line, limit, peer, pool):
+    """Is another one of @pool surely harder to beat than @peer, which is surely beaten?"""
+    def ends(name):  # hakmem's ratio, the more the better: (worst, best)
+        ratio = line.ratio(name)
+        if ratio is None or ratio.low is None:
+            return None
+        return sorted(line.better * end for end in (ratio.low, ratio.high))
+
+    mine = ends(peer)
+    others = [ends(name) for name in pool if name != peer and ends(name)]
+    return bool(mine) and mine[0] > line.better * limit and any(
+        mine[0] > other[1] for other in others)
 
 
 class Bars(bench.Bench):
     """The benchmark's rows, with what hakmem's counters say of blocks handed over."""
 
     title = "bars"
+
+    def left_out(self, row):
+        """Who lost the race: a shipped peer to another such, one that was added to any."""
+        out = row.setdefault("left_out", set())
+        rounds = min((len(side["speed"]) for side in row["sides"].values()), default=0)
+        if not self.options.race or row["kind"] != "workload" or rounds < RACE_ROUNDS:
+            return out
+        there = [side.name for side in self.sides if side.name != bars_data.SUBJECT
+                 and side.name not in out and (row["name"], side.name) not in self.failed]
+        lines = judged_lines(row)
+        for peer in there:
+            pool = there if peer in self.options.own else [
+                name for name in there if name in bars_data.SHIPPED]
+            if all(is_beaten(line, limit, peer, pool) for line, limit in lines):
+                out.add(peer)
+        return out
 
     def note(self, row, side, number, data):
         super().note(row, side, number, data)
@@ -94,8 +138,8 @@ def measure(options, sides, own, missing, command):
     rounds = bars.run()
     counts = bars.counts()
     data = {**bars.results(rounds, begin, [], missing), "kind": "bars", "seeds": list(SEEDS),
-            "own": own, "only": options.only, "command": command,
-            "failed": failures(bars.failed, counts), **counts}
+            "own": own, "only": options.only, "race": RACE_ROUNDS if options.race else 0,
+            "command": command, "failed": failures(bars.failed, counts), **counts}
     results = bars_data.Results(data)
     judged = bars_data.judge(results)
     data["claim"] = results.is_claim
@@ -142,6 +186,8 @@ def parse(arguments):
         help="another allocator, compared like the others; see compare.py --help")
     add("--trace", action="append", default=[], metavar="FILE",
         help="another recording; may be given again")
+    add("--race", action="store_true",
+        help=f"after {RACE_ROUNDS} rounds, leave out peers that are surely not the best of a row")
     add("--only", action="append", default=[], metavar="ROW",
         help="this row alone; may be given again; no mean over rows is told then")
     add("--out", default=os.path.join("build", "bars"), metavar="DIR",

@@ -180,6 +180,13 @@ class Results(bench_data.Results):
         self.missing = [name for name in SHIPPED if name not in self.sides]
         self.is_claim = self.rounds >= ROUNDS_CLAIM and len(data["seeds"]) >= 3
 
+    def facts(self):
+        found, race = super().facts(), self.data.get("race")
+        if race:
+            found["rounds"] += (f" (of a workload's peers that are not its best, as far as {race}"
+                                " or more rounds tell: no more of them)")
+        return found
+
     def lines(self, key):
         return [line for line in self.speed + self.memory if line.key == key]
 

@@ -340,7 +340,7 @@ class Fakes:
                 os.remove(os.path.join(self.folder, name))
         names = dict.fromkeys(row.name for row in bench.ROWS)
         self.write("--list", "hakmem", workloads=[{"name": name, "ops": 1000} for name in names])
-        for side in (*SIDES, "strong"):
+        for side in (*SIDES, "strong", "weak"):
             for name in names:
                 self.workload(name, side)
             for name in (*bench.TRACES, "longer", "cut"):
@@ -352,9 +352,11 @@ class Fakes:
                    peak_bytes=memory or (1000000 if mine else 2000000),
                    counters={**COUNTERS, **counters} if mine else None)
 
-    def trace(self, name, side, first=None, memory=None, metadata=10000):
+    def trace(self, name, side, first=None, memory=None, metadata=10000,
+              speed=None):
         mine = side == "hakmem"
-        self.write(name, side, events=1000, events_per_second=2e6 if mine else 1e6,
+        self.write(name, side, events=1000,
+                   events_per_second=speed or (2e6 if mine else 1e6),
                    first_pass_events_per_second=first or (2e6 if mine else 1e6),
                    peak_bytes=memory or (1000000 if mine else 2000000), live_bytes=500000,
                    live_bytes_events=900, committed_bytes=1000000, metadata_bytes=metadata)
@@ -454,6 +456,42 @@ def check_seeds(checks, fakes):
     expect(checks, speeds, [2e6 * factor for factor in (0.97, 1, 1.03)] * 7, "and what it gave")
 
 
+def check_race(checks, fakes):
+    """Who is surely not the best runs no more; who might be, or has the best memory, does."""
+    fakes.reset()
+    for side, speed in (("jemalloc", 1.9e6), ("mimalloc", 1.85e6), ("strong", 1.95e6),
+                        ("weak", 1.2e6)):
+        fakes.workload("pinned", side, speed)
+        fakes.workload("handoff", side, speed / 1.5)
+    fakes.workload("pinned", "glibc", 1e6, 1500000)
+    for seed, factor in zip((1, 2, 3), (0.97, 1, 1.03)):
+        fakes.workload("pinned", "mimalloc", 1.9e6 * factor, seed=seed)
+    fakes.trace("godot", "weak", memory=3000000, speed=5e5)
+    added = [word for name in ("strong", "weak")
+             for word in ("--peer", f"{name}=FAKE_SIDE={name}")]
+    rows = ["--only", "pinned", "--only", "handoff", "--only", "godot"]
+    code, data, out, _ = fakes.run(["--race", *added, *rows])
+    expect(checks, (code, data["race"]), (0, 6), f"a race: {out}")
+    checks.check("as far as 6 or more rounds tell" in out, f"which is said: {out[:500]}")
+    found = {row["name"]: {name: len([1 for value in side["speed"] if value])
+                           for name, side in row["sides"].items()} for row in data["rows"]}
+    all_of = dict.fromkeys((*SIDES, "strong", "weak"), 21)
+    # the smallest, the two fastest shipped ones, the fastest of all
+    beaten = dict.fromkeys(("tcmalloc", "tbbmalloc", "weak"), 6)
+    expect(checks, found["pinned"], {**all_of, **beaten}, "rounds")
+    beaten.update(glibc=6, mimalloc=6)
+    expect(checks, found["handoff"], {**all_of, **beaten}, "rounds where 1.5 is wanted")
+    expect(checks, found["godot"], all_of, "a trace has no race")
+    fakes.workload("handoff", "jemalloc", 2.2e6 / 1.5)
+    fakes.workload("handoff", "strong", 2.1e6 / 1.5)
+    _, data, _, _ = fakes.run(["--race", *added, *rows[2:4]])
+    speeds = data["rows"][0]["sides"]["strong"]["speed"]
+    expect(checks, len([1 for value in speeds if value]), 21, "who may be behind the bar")
+    code, data, _, _ = fakes.run([*added, *rows[:2], "--rounds", "8"])
+    expect(checks, (data["race"], data["rows"][0]["sides"]["weak"]["speed"]),
+           (0, [1.2e6] * 8), "no race unless it is asked for")
+
+
 def check_sides(checks, fakes):
     """Peers that are missing or added, and traces."""
     fakes.reset()
@@ -494,7 +532,7 @@ def check_usage(checks, fakes):
         checks.check("bars.py: error: " in error, f"{arguments}: {error}")
     code, _, out, _ = fakes.run(["--help"])
     expect(checks, code, 0, "--help")
-    for option in "--rounds --peer --trace --only --out --json".split():
+    for option in "--rounds --race --peer --trace --only --out --json".split():
         checks.check(option in out, f"--help names {option}")
     code, _, _, error = fakes.run(["--peer", "x=LD_PRELOAD=./no-such.so"])
     checks.check(code == 1 and "no-such.so" in error, f"what cannot be preloaded: {error}")
@@ -547,7 +585,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         check_tables(checks, folder)
         fakes = Fakes(os.path.join(folder, "fakes"))
-        for part in (check_program, check_seeds, check_sides, check_usage):
+        for part in (check_program, check_seeds, check_race, check_sides, check_usage):
             part(checks, fakes)
     return checks.status()
 
