@@ -23,10 +23,7 @@
 #define HK_KEPT_SHORTEST 9u
 #define HK_KEPT_PILES 8u
 
-/*
- * Slabs in piles at most, fewer than 200 runs: to give one up takes 0.3 us in an arena of a GiB,
- * 2 us in one of 64.
- */
+/* Slabs in piles at most, fewer than 200 runs: an allocation may have to give all of them up. */
 #define HK_KEPT_PILED_MAX 1536u
 
 struct hk_kept_run {

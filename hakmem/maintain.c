@@ -243,11 +243,9 @@ static bool give_some(struct hk_arena *arena)
 	if (!most)
 		return false;
 	freed = hk_space_cool(&arena->space, most);
-	if (!freed) {
-		/* it may be kept */
-		hk_superslabs_drop_kept(&arena->space);
-		freed = hk_space_cool(&arena->space, most);
-	}
+	/* it may be kept, and is looked for again in the next step */
+	if (!freed && hk_superslabs_drop_some(&arena->space))
+		return true;
 	upkeep->spare = freed ? upkeep->spare - freed / HK_SLAB_SIZE : 0;
 	return freed != 0;
 }

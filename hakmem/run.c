@@ -9,13 +9,9 @@
 /* Of the slabs in use one in so many may stay kept while others are used for the first time. */
 #define KEPT_SHARE 8u
 
-/*
- * Where more slabs than these are used, such a part of them may stay in piles; so many runs of
- * theirs make way at once.
- */
+/* Where more slabs than these are used, such a part of them may stay in piles. */
 #define PILES_LARGE 1024u
 #define PILES_SHARE 4u
-#define PILES_STEP 32u
 
 _Static_assert(SMALL_RUN < HK_MAP_SHORT, "found without the tree");
 
@@ -248,8 +244,7 @@ static uint32_t find_or_drop(struct hk_superslabs *space, uint32_t count, size_t
 	if (is_reason(space, found, count, hk_kept_loose(&space->kept)) &&
 	    hk_space_drop_loose(space))
 		found = find_run(space, count, align);
-	while (is_reason_for_piles(space, found, count, align) &&
-	       hk_space_drop_piled(space, PILES_STEP))
+	while (is_reason_for_piles(space, found, count, align) && hk_space_drop_piled(space))
 		found = find_run(space, count, align);
 	return found;
 }
@@ -468,8 +463,8 @@ static int extend(struct hk_superslabs *space, uint32_t first, uint32_t count, u
 		error = HK_ERROR_LIMIT;
 		goto out_unlock;
 	}
-	if (is_kept_behind(space, end, more))
-		hk_space_drop_kept(space);
+	while (is_kept_behind(space, end, more) && hk_space_drop_some(space))
+		;
 	if (end + more > last) {
 		/* only the free end of the superslabs there are can be lengthened */
 		if (end < last && !hk_map_is_set(&space->free, end, last - end))

@@ -265,8 +265,12 @@ static inline uint32_t *hk_bitmap_word(const struct hk_superslabs *space, uint32
 	return (uint32_t *)(void *)(space->bitmaps + offset) + word % 16;
 }
 
-/* Marks the runs kept as free, for requests that found nothing else. Locks: space. */
+/*
+ * Marks the runs kept as free, for requests that found nothing else: all, or a part that is soon
+ * done, and whether there was any. Locks: space.
+ */
 void hk_superslabs_drop_kept(struct hk_superslabs *space);
+bool hk_superslabs_drop_some(struct hk_superslabs *space);
 
 /* Every slab free, class table empty; nothing else runs. */
 void hk_superslabs_reset(struct hk_superslabs *space);
@@ -396,11 +400,11 @@ bool hk_space_keep(struct hk_superslabs *space, uint32_t first, uint32_t count);
 void hk_space_mark_given(struct hk_superslabs *space, uint32_t first, uint32_t count);
 
 /*
- * Marks free what was kept: all of it, what is in no pile, up to @most runs in piles; whether there
- * was any. Space lock held.
+ * Marks free what was kept: what is in no pile, some of what is in piles, of both a part that is
+ * soon done; whether there was any. Space lock held.
  */
-bool hk_space_drop_kept(struct hk_superslabs *space);
 bool hk_space_drop_loose(struct hk_superslabs *space);
-bool hk_space_drop_piled(struct hk_superslabs *space, uint32_t most);
+bool hk_space_drop_piled(struct hk_superslabs *space);
+bool hk_space_drop_some(struct hk_superslabs *space);
 
 #endif /* HK_SUPERSLAB_H */

@@ -51,11 +51,20 @@ void hk_superslabs_reset(struct hk_superslabs *space)
 	atomic_store_explicit(&space->bound, 0, memory_order_relaxed);
 }
 
+bool hk_superslabs_drop_some(struct hk_superslabs *space)
+{
+	bool any;
+
+	hk_space_lock(space);
+	any = hk_space_drop_some(space);
+	hk_space_unlock(space);
+	return any;
+}
+
 void hk_superslabs_drop_kept(struct hk_superslabs *space)
 {
-	hk_space_lock(space);
-	hk_space_drop_kept(space);
-	hk_space_unlock(space);
+	while (hk_superslabs_drop_some(space))
+		;
 }
 
 /* Counts the beginning or the end of a step; trim lock held. */
@@ -284,8 +293,10 @@ size_t hk_superslabs_trim(struct hk_superslabs *space, size_t keep, struct hk_de
 	size_t freed = 0;
 	uint64_t left;
 
+	while (hk_superslabs_drop_some(space))
+		if (hk_deadline_over(space->memory, deadline))
+			return 1;
 	hk_space_lock(space);
-	hk_space_drop_kept(space);
 	index = space->ready_end;
 	hk_space_unlock(space);
 	while ((index = last_ready(space, index, &cut))) {

@@ -8,6 +8,15 @@
 #define HIGH (HK_KEPT_SHORTEST + HK_KEPT_PILES - 1)
 #define RANGE 1600u
 
+/* So many runs of 10 slabs, one in each 40. */
+static void give_many(uint32_t count)
+{
+	uint32_t i;
+
+	for (i = 0; i < count; i++)
+		give(40 * i + 30, 10);
+}
+
 /* Runs of one length come back newest first, whole, though they are neighbours. */
 Test(piles, the_newest_of_a_length_is_the_next_one)
 {
@@ -128,14 +137,13 @@ Test(piles, are_worth_a_superslab_once_much_is_used)
 
 Test(piles, make_way_where_nothing_else_is_left)
 {
-	uint32_t i, first;
+	uint32_t first;
 
 	open_space(NULL, RANGE);
 	cr_assert_eq(taken(RANGE), 0);
-	for (i = 0; i < 40; i++)
-		give(40 * i, 10);
+	give_many(40);
 	cr_assert_eq(space->kept.piled, 400);
-	cr_assert_eq(taken(1), 320, "the newest 32 made way");
+	cr_assert_eq(taken(1), 350, "the newest 32 made way");
 	cr_assert_eq(space->kept.piled, 80);
 	cr_assert_eq(take(11, SLAB, &first), HK_ERROR_ADDRESS_SPACE);
 	cr_assert_eq(space->kept.piled, 0);
@@ -161,6 +169,20 @@ Test(piles, make_way_for_a_run_that_grows_into_one)
 	cr_assert_eq(extend(0, 50, RANGE), HK_ERROR_ADDRESS_SPACE);
 	cr_assert_eq(space->kept.piled, 10,
 		     "though two slabs before it are free; nor the range's end");
+	close_space();
+
+	/* of many those that came last first, until there is room */
+	open_space(NULL, RANGE);
+	cr_assert_eq(taken(RANGE), 0);
+	give_many(40);
+	cr_assert_eq(extend(30 * 40, 30, 10), 0);
+	cr_assert_eq(space->kept.piled, 80);
+	close_space();
+	open_space(NULL, RANGE);
+	cr_assert_eq(taken(RANGE), 0);
+	give_many(40);
+	cr_assert_eq(extend(0, 30, 10), 0);
+	cr_assert_eq(space->kept.piled, 0);
 	close_space();
 }
 
@@ -188,6 +210,25 @@ Test(piles, are_trimmed)
 	cr_assert_eq(space->kept.piled, 10);
 	hk_superslabs_trim(space, 0, never);
 	cr_assert_eq(space->committed, 0);
+	close_space();
+}
+
+/* A trim whose time is over at each look. */
+Test(piles, are_trimmed_a_part_at_a_time)
+{
+	struct hk_deadline deadline;
+
+	open_space(&(struct fault_options){ .fake_clock = true }, RANGE);
+	cr_assert_eq(taken(RANGE), 0);
+	give_many(40);
+	fault.tick = 10;
+	deadline = hk_deadline_in(&arena->memory, 10);
+	cr_assert_eq(hk_superslabs_trim(space, 0, deadline), 1, "there is more, none yet");
+	cr_assert_eq(space->kept.piled, 80);
+	cr_assert_eq(hk_superslabs_trim(space, 0, deadline), 1);
+	cr_assert_eq(space->kept.piled, 0);
+	cr_assert_eq(space->committed, RANGE);
+	cr_assert_eq(hk_superslabs_trim(space, 0, deadline), 8 * SLAB);
 	close_space();
 }
 

@@ -5,6 +5,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include <hakmem/arena.h>
+
 #include "fault_platform.h"
 #include "heap.h"
 
@@ -396,6 +398,29 @@ Test(maintain, looks_at_the_clock_within_a_slab)
 	cr_assert_geq(most.populates, 6, "%llu", (unsigned long long)most.populates);
 	cr_assert_leq(most.populates, 8, "%llu", (unsigned long long)most.populates);
 	give(3000);
+	close_all();
+}
+
+/* Large blocks that are kept: up to 170 would take a while. */
+Test(maintain, gives_up_what_is_kept_a_part_at_a_time)
+{
+	size_t piled, before, parts = 0;
+	unsigned i;
+
+	open_with(&(struct fault_options){ .fake_clock = true }, 0);
+	fault.tick = 1000000;
+	take(600000, 60);
+	give(60);
+	before = heap.arena->space.kept.piled;
+	cr_assert_eq(before, 600);
+	for (i = 0; i < 2000 && before; i++) {
+		hk_arena_maintain(heap.arena, 1000);
+		piled = heap.arena->space.kept.piled;
+		cr_assert_leq(before - piled, 320, "32 of them at once");
+		parts += piled < before;
+		before = piled;
+	}
+	cr_assert_eq(parts, 2);
 	close_all();
 }
 
