@@ -63,8 +63,11 @@ bool hk_superslabs_drop_some(struct hk_superslabs *space)
 
 void hk_superslabs_drop_kept(struct hk_superslabs *space)
 {
-	while (hk_superslabs_drop_some(space))
+	/* in one go, so that others who keep more meanwhile do not prolong it */
+	hk_space_lock(space);
+	while (hk_space_drop_some(space))
 		;
+	hk_space_unlock(space);
 }
 
 /* Counts the beginning or the end of a step; trim lock held. */
@@ -293,9 +296,10 @@ size_t hk_superslabs_trim(struct hk_superslabs *space, size_t keep, struct hk_de
 	size_t freed = 0;
 	uint64_t left;
 
-	while (hk_superslabs_drop_some(space))
-		if (hk_deadline_over(space->memory, deadline))
-			return 1;
+	if (deadline.end_ns)
+		hk_superslabs_drop_some(space);
+	else
+		hk_superslabs_drop_kept(space);
 	hk_space_lock(space);
 	index = space->ready_end;
 	hk_space_unlock(space);
@@ -322,6 +326,9 @@ size_t hk_superslabs_trim(struct hk_superslabs *space, size_t keep, struct hk_de
 	}
 	if (hk_memory_committed(space->memory) <= keep)
 		return freed;
+	/* in parts, each followed by steps: whoever keeps more meanwhile delays no step */
+	if (deadline.end_ns && hk_superslabs_drop_some(space))
+		return hk_freed(freed, 1);
 	return hk_freed(freed, trim_metadata(space, deadline));
 }
 

@@ -223,12 +223,23 @@ Test(piles, are_trimmed_a_part_at_a_time)
 	give_many(40);
 	fault.tick = 10;
 	deadline = hk_deadline_in(&arena->memory, 10);
-	cr_assert_eq(hk_superslabs_trim(space, 0, deadline), 1, "there is more, none yet");
+	cr_assert_eq(hk_superslabs_trim(space, 0, deadline), 8 * SLAB, "a step in each call");
 	cr_assert_eq(space->kept.piled, 80);
-	cr_assert_eq(hk_superslabs_trim(space, 0, deadline), 1);
+	/* what is kept anew does not keep it from going on */
+	give(0, 10);
+	cr_assert_eq(hk_superslabs_trim(space, 0, deadline), 2 * SLAB, "the rest of the highest");
 	cr_assert_eq(space->kept.piled, 0);
-	cr_assert_eq(space->committed, RANGE);
-	cr_assert_eq(hk_superslabs_trim(space, 0, deadline), 8 * SLAB);
+	close_space();
+
+	/* with time for all of them */
+	open_space(&(struct fault_options){ .fake_clock = true }, RANGE);
+	cr_assert_eq(taken(RANGE), 0);
+	give_many(40);
+	fault.tick = 10;
+	deadline = hk_deadline_in(&arena->memory, 1000000000);
+	cr_assert_eq(hk_superslabs_trim(space, 0, deadline), 320 * SLAB);
+	cr_assert_eq(space->kept.piled, 0, "it is told that there is more");
+	cr_assert_eq(hk_superslabs_trim(space, 0, deadline), 80 * SLAB);
 	close_space();
 }
 
