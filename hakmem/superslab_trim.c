@@ -4,11 +4,12 @@
 #include <string.h>
 
 /*
- * Slabs decommitted at once: with a deadline, as much as may pass between two looks at it, since
- * each call interrupts the processors that other threads run on; and a part of that shortly before
- * it, since slabs that are used to the last page take 50 us, and more where the machine is shared.
+ * Slabs decommitted at once. Each call interrupts the processors that other threads run on, some
+ * 15 us, and a page takes 0.3: without a deadline so many that this no longer shows. With one as
+ * much as may pass between two looks at it; and a part of that shortly before it, since slabs that
+ * are used to the last page take 50 us, and more where the machine is shared.
  */
-#define TRIM_STEP 32u
+#define TRIM_STEP 128u
 #define TRIM_STEP_TIMED 8u
 #define TRIM_STEP_LATE 4u
 #define TRIM_LATE_NS 70000u
@@ -91,7 +92,7 @@ void hk_space_step_end(struct hk_superslabs *space)
 /* What a step gave back that the platform refused. */
 #define REFUSED 1u
 
-/* Gives the highest ready slabs of one superslab back, at most @most: bytes, 0: none. */
+/* Gives back the last ready slabs of a superslab and those right before, at most @most: bytes. */
 static size_t trim_some(struct hk_superslabs *space, uint32_t index, size_t most)
 {
 	uint32_t bits = 0, end, count;
@@ -104,10 +105,10 @@ static size_t trim_some(struct hk_superslabs *space, uint32_t index, size_t most
 		hk_space_unlock(space);
 		return 0;
 	}
-	end = 32 - (uint32_t)__builtin_clz(bits);
-	for (count = 1; count < most && count < end && bits >> (end - count - 1) & 1; count++)
-		;
-	end += index * 32;
+	end = index * 32 + 32 - (uint32_t)__builtin_clz(bits);
+	for (count = 1; count < most && count < end; count++)
+		if (!hk_map_is_set(&space->ready, end - count - 1, 1))
+			break;
 	hk_space_mark_used(space, end - count, count);
 	hk_space_unlock(space);
 

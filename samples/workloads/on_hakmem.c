@@ -32,10 +32,16 @@ static void heap_trim(struct run *run, unsigned arena)
 	hk_arena_trim(run->arenas[arena], 0, 0);
 }
 
-/* In a fifth of a millisecond: an engine has time between frames, but not much at once. */
+/* So much in a frame: an engine has time between frames, but not much at once. */
+#define TRIMMED_AT_ONCE ((size_t)32 << 20)
+
+/* By bytes, not by time: fewer calls of the platform, each of which interrupts the others. */
 static bool heap_trim_some(struct run *run, unsigned arena)
 {
-	return hk_arena_trim(run->arenas[arena], 0, 200000) != 0;
+	size_t used = hk_arena_used(run->arenas[arena]);
+	size_t keep = used > TRIMMED_AT_ONCE ? used - TRIMMED_AT_ONCE : 0;
+
+	return hk_arena_trim(run->arenas[arena], keep, 0) != 0;
 }
 
 static inline int heap_stage(void *front)
