@@ -306,14 +306,23 @@ static bool resize_large(struct hk_front *front, void *ptr, size_t size)
 	return !error;
 }
 
-/* Whether a block can stay where it is: its class does, or as a large block it is resized. */
+/* Whether a block has a run of its own, large or now made so, that can be resized. */
+static bool is_resizable(struct hk_front *front, const void *ptr)
+{
+	struct hk_slabs *slabs = front->depot->slabs;
+
+	return hk_class_at(slabs->space, ptr) == HK_CLASS_LARGE || hk_slab_make_large(slabs, ptr);
+}
+
+/* Whether a block can stay where it is: its class does, or the end of its run moves. */
 static bool resize_in_place(struct hk_front *front, void *ptr, struct request request)
 {
 	unsigned byte = hk_class_at(front->depot->slabs->space, ptr);
 
-	if (byte != HK_CLASS_LARGE)
-		return byte == request.size_class;
-	return !request.size_class && resize_large(front, ptr, request.size);
+	if (byte == request.size_class)
+		return true;
+	return request.size > HK_QUARTER_MAX && is_resizable(front, ptr) &&
+	       resize_large(front, ptr, request.size);
 }
 
 static void *resize(struct hk_front *front, void *ptr, size_t size, size_t align)
@@ -393,8 +402,8 @@ bool hk_expand(struct hk_cache *cache, void *ptr, size_t size)
 	}
 	if (size <= old)
 		return true;
-	done = hk_class_at(front->depot->slabs->space, ptr) == HK_CLASS_LARGE &&
-	       size <= PTRDIFF_MAX && resize_large(front, ptr, size);
+	done = size > HK_QUARTER_MAX && size <= PTRDIFF_MAX && is_resizable(front, ptr) &&
+	       resize_large(front, ptr, size);
 	hk_reporter_flush(&front->arena->reporter);
 	return done;
 }

@@ -414,6 +414,14 @@ int hk_arena_set_limits(struct hk_arena *arena, size_t limit, size_t soft_limit)
 	return hk_budget_set_limits(&arena->memory.own, limit, soft_limit);
 }
 
+/* One more or less is alive; caches lock held. */
+static void count_cache(struct hk_arena *arena, int add)
+{
+	arena->cache_count += (size_t)add;
+	atomic_store_explicit(&arena->depot.caches, (uint32_t)arena->cache_count,
+			      memory_order_relaxed);
+}
+
 int hk_cache_create(struct hk_arena *arena, struct hk_cache **cache)
 {
 	struct hk_front *front = NULL;
@@ -440,7 +448,7 @@ int hk_cache_create(struct hk_arena *arena, struct hk_cache **cache)
 	hk_front_init(front, &arena->depot, arena);
 	front->slot = slot;
 	front->alive = true;
-	arena->cache_count++;
+	count_cache(arena, 1);
 	*cache = &front->hot;
 
 out_unlock:
@@ -483,7 +491,7 @@ void hk_cache_destroy(struct hk_cache *cache)
 	front->alive = false;
 	front->next_free = arena->cache_free;
 	arena->cache_free = front->slot + 1;
-	arena->cache_count--;
+	count_cache(arena, -1);
 	hk_caches_unlock(arena);
 }
 

@@ -149,23 +149,58 @@ void **hk_depot_get(struct hk_depot *depot, unsigned size_class)
 	return hk_magazine_filled(depot, got - 1);
 }
 
+/* Bytes of a class that the depot may have at most. */
+static size_t bytes_max(const struct hk_depot *depot)
+{
+	const struct hk_superslabs *space = depot->slabs->space;
+	size_t most = (size_t)space->slabs_max * HK_SLAB_SIZE;
+	size_t limit = hk_memory_limit(space->memory);
+
+	if (most > limit)
+		most = limit;
+	most /= HK_DEPOT_PART;
+	if (most < HK_DEPOT_BYTES)
+		return HK_DEPOT_BYTES;
+	return most < HK_DEPOT_BYTES_MAX ? most : HK_DEPOT_BYTES_MAX;
+}
+
+/* Rounds that a magazine may have: of a class that has some at first, more; of others, any. */
+static size_t rounds_of_small(const struct hk_depot *depot, const struct hk_class_info *info,
+			      size_t live)
+{
+	size_t all = hk_space_used(depot->slabs->space) * HK_SLAB_SIZE;
+	size_t rounds = live / HK_MAGAZINE_PART, most = HK_MAGAZINE_BYTES_MAX / info->size;
+
+	if (rounds < all / HK_MAGAZINE_PART_ALL / info->size)
+		rounds = all / HK_MAGAZINE_PART_ALL / info->size;
+	if (rounds > most)
+		rounds = most;
+	return rounds < info->capacity ? info->capacity : rounds;
+}
+
+/* Where the range is small, half: what is held back breaks runs that others could have. */
+static size_t rounds_of_medium(const struct hk_depot *depot, const struct hk_class_info *info,
+			       size_t live)
+{
+	bool is_small = bytes_max(depot) < HK_DEPOT_BYTES_MAX;
+	size_t caches = atomic_load_explicit(&depot->caches, memory_order_relaxed);
+	size_t rounds = live / HK_MAGAZINE_PART_MEDIUM / (caches + !caches);
+	size_t most = is_small ? HK_MAGAZINE_BYTES_MAX : HK_DEPOT_BYTES_MAX;
+
+	rounds = is_small ? rounds / 2 : rounds;
+	return rounds < most / info->size ? rounds : most / info->size;
+}
+
 void hk_depot_fit(struct hk_depot *depot, unsigned size_class)
 {
 	const struct hk_class_info *info = &hk_class_infos[size_class];
 	size_t live = atomic_load_explicit(&depot->slabs->classes[size_class].blocks_out,
 					   memory_order_relaxed);
-	size_t rounds = live / (info->capacity ? HK_MAGAZINE_PART : HK_MAGAZINE_PART_MEDIUM);
-	size_t all = hk_space_used(depot->slabs->space) * HK_SLAB_SIZE;
+	size_t rounds = info->capacity ? rounds_of_small(depot, info, live)
+				       : rounds_of_medium(depot, info, live);
 
-	if (info->capacity && rounds < all / HK_MAGAZINE_PART_ALL / info->size)
-		rounds = all / HK_MAGAZINE_PART_ALL / info->size;
-
-	if (rounds > HK_MAGAZINE_BYTES_MAX / info->size)
-		rounds = HK_MAGAZINE_BYTES_MAX / info->size;
 	if (rounds > HK_MAGAZINE_ROUNDS)
 		rounds = HK_MAGAZINE_ROUNDS;
-	if (rounds < info->capacity)
-		rounds = info->capacity;
 	if (rounds != hk_depot_capacity(depot, size_class))
 		atomic_store_explicit(&depot->capacity[size_class], (uint8_t)rounds,
 				      memory_order_relaxed);
@@ -218,21 +253,6 @@ void hk_depot_take_back(struct hk_depot *depot, unsigned size_class, void **top)
 	refused = hk_magazine_drain(depot, top, bad);
 	hk_magazine_put(depot, top);
 	hk_report_bad(depot->slabs->space->memory->reporter, bad, refused);
-}
-
-/* Bytes of a class that the depot may have at most. */
-static size_t bytes_max(const struct hk_depot *depot)
-{
-	const struct hk_superslabs *space = depot->slabs->space;
-	size_t most = (size_t)space->slabs_max * HK_SLAB_SIZE;
-	size_t limit = hk_memory_limit(space->memory);
-
-	if (most > limit)
-		most = limit;
-	most /= HK_DEPOT_PART;
-	if (most < HK_DEPOT_BYTES)
-		return HK_DEPOT_BYTES;
-	return most < HK_DEPOT_BYTES_MAX ? most : HK_DEPOT_BYTES_MAX;
 }
 
 /*

@@ -38,9 +38,15 @@
  * as that is more than the class has at first, and at most so many bytes.
  */
 #define HK_MAGAZINE_PART 64u
-#define HK_MAGAZINE_PART_MEDIUM 16u /* of classes that have none at first, and no other part */
 #define HK_MAGAZINE_PART_ALL 4096u
 #define HK_MAGAZINE_BYTES_MAX ((size_t)512 << 10)
+
+/*
+ * Classes that have none at first: this part, of the blocks in use alone, divided by the caches
+ * alive; and at most so many bytes as the depot has of a class, where the range is large. An exchange with the depot is dear where blocks are
+ * large: its locked instructions wait until what was written to these is in the cache.
+ */
+#define HK_MAGAZINE_PART_MEDIUM 8u
 
 /* Magazines drained at once by hk_depot_shrink(), if this part of what is committed is excess. */
 #define HK_DEPOT_STEP 64u
@@ -84,7 +90,8 @@ struct hk_depot {
 	_Atomic uint16_t low[HK_CLASSES];      /* fewest magazines since the last look, about */
 	_Atomic uint16_t refilled[HK_CLASSES]; /* blocks from the slabs since then, about */
 	struct hk_stock stock;
-	_Atomic uint32_t way; /* the class that makes way next */
+	_Atomic uint32_t way;	 /* the class that makes way next */
+	_Atomic uint32_t caches; /* alive */
 	struct hk_stack empty;
 	struct hk_stack filled[HK_CLASSES];
 };

@@ -188,9 +188,10 @@ HK_API void hk_arena_destroy(struct hk_arena *arena);
  *
  * The struct takes less than 3 KiB of the arena; magazines are taken as classes are first
  * used, two for each. A magazine holds back at most 32 KiB of free blocks, of those beyond 2 KiB
- * 8 KiB or one block; where many blocks of a class are in use a 64th of these, of those beyond
- * 32 KiB (which else are not held back) a 16th; where much memory is in use a 4096th of it, of
- * those up to 32 KiB; and never more than 512 KiB.
+ * 8 KiB or one block; where many blocks of a class are in use a 64th of these; where much memory is
+ * in use a 4096th of it; and never more than 512 KiB. Blocks beyond 32 KiB are held back only where
+ * many are in use: all caches of the arena together hold a quarter of these, and none more than two
+ * magazines of 2 MiB; half as many, and of 512 KiB, where the range or the limit is below 128 MiB.
  *
  * Context: any thread; takes a lock, may call the platform. Return: 0, HK_ERROR_LIMIT (too many
  * caches, or no byte left in the arena's limit) or HK_ERROR_MEMORY. The caller owns the cache
@@ -445,7 +446,7 @@ HK_INLINE unsigned hk_log2(uint64_t x)
 #endif
 
 /**
- * hk_size_class() - the class of a size, 1 to 120
+ * hk_size_class() - the class of a size, 1 to 128
  * @size: bytes, 1 to HK_CLASS_MAX.
  *
  * Return: the class; folds to a constant for a constant size.
@@ -460,7 +461,9 @@ HK_INLINE unsigned hk_size_class(size_t size)
 	log = HK_LOG2(last);
 	if (size <= HK_EIGHTH_MAX)
 		return 65u + (log - 10) * 8 + (unsigned)((last >> (log - 3)) & 7);
-	return 105u + (log - 15) * 4 + (unsigned)((last >> (log - 2)) & 3);
+	if (size <= HK_QUARTER_MAX)
+		return 105u + (log - 15) * 4 + (unsigned)((last >> (log - 2)) & 3);
+	return 113u + (unsigned)(last >> HK_SLAB_SHIFT);
 }
 
 /**
@@ -543,7 +546,8 @@ HK_INLINE void hk_free_sized(struct hk_cache *cache, void *ptr, size_t size)
 	size_t index = (size - 1) >> 4;
 	void **next;
 
-	if (HK_CONSTANT(size) && size > HK_SMALL_MAX && size <= HK_CLASS_MAX)
+	/* larger ones may have been resized where they are */
+	if (HK_CONSTANT(size) && size > HK_SMALL_MAX && size <= HK_QUARTER_MAX)
 		index = hk_size_class(size) - 1;
 	else if (HK_UNLIKELY(index >= HK_SMALL_MAX / 16)) {
 		hk_free_sized_slow(cache, ptr, size);

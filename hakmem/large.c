@@ -17,8 +17,7 @@ static void count_sub(_Atomic size_t *counter, size_t sub)
 	atomic_fetch_sub_explicit(counter, sub, memory_order_relaxed);
 }
 
-/* A run becomes a live block; the caller owns it. */
-static void *make_block(struct hk_large *large, uint32_t first, uint32_t count)
+void hk_large_adopt(struct hk_large *large, uint32_t first, uint32_t count)
 {
 	struct hk_superslabs *space = large->space;
 
@@ -28,7 +27,6 @@ static void *make_block(struct hk_large *large, uint32_t first, uint32_t count)
 	hk_classes_set(space, first + 1, count - 1, HK_CLASS_INSIDE);
 	count_add(&large->blocks, 1);
 	count_add(&large->slabs, count);
-	return hk_slab_address(space, first);
 }
 
 /* A live block becomes a run without an owner: its first byte is not LARGE any more. */
@@ -60,7 +58,8 @@ int hk_large_alloc(struct hk_large *large, size_t size, size_t align, size_t zer
 	error = hk_run_take(space, count, align, zero_bytes, &first, NULL);
 	if (error)
 		return error;
-	*block = make_block(large, first, count);
+	hk_large_adopt(large, first, count);
+	*block = hk_slab_address(space, first);
 	count_add(&large->allocs, 1);
 	return 0;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Large blocks: more than HK_CLASS_MAX bytes, or aligned to more than a slab. Each is a run of
- * its own.
+ * Large blocks: more than HK_CLASS_MAX bytes, or aligned to more than a slab, or of more than
+ * HK_QUARTER_MAX and resized since. Each is a run of its own.
  *
  * A large block's first slab has the class byte HK_CLASS_LARGE, the others HK_CLASS_INSIDE. Who
  * frees it changes the first byte by compare-and-swap, so that of two threads that free the
@@ -29,10 +29,13 @@ struct hk_large {
 int hk_large_alloc(struct hk_large *large, size_t size, size_t align, size_t zero_bytes,
 		   void **block);
 
+/* A run becomes a live block; the caller owns it. */
+void hk_large_adopt(struct hk_large *large, uint32_t first, uint32_t count);
+
 /* Frees a block by its address, or says what is wrong with it. */
 enum hk_fault hk_large_free(struct hk_large *large, void *ptr);
 
-/* What is wrong with @ptr as the start of a large block; its class byte is not 1 to 120. */
+/* What is wrong with @ptr as the start of a large block; its class byte is not 1 to 128. */
 enum hk_fault hk_large_fault(const struct hk_large *large, const void *ptr);
 
 /* Bytes of a large block, 0 when @ptr is no large block's start. */

@@ -3,7 +3,7 @@
  * The table of size classes.
  *
  * A run is the shortest of 1 to 8 slabs that wastes at most 1/32 at its end; where none does, as
- * many as waste least are few. A magazine holds HK_MAGAZINE_ROUNDS blocks, fewer where these would
+ * many as waste least are few. The largest blocks, multiples of a slab, have a run each. A magazine holds HK_MAGAZINE_ROUNDS blocks, fewer where these would
  * pass a number of bytes, one of those up to MAGAZINE_MAX_BLOCK, none beyond: at first, see
  * hk_depot_fit(). What caches hold at the recorded programs' peaks decided the numbers.
  */
@@ -16,15 +16,17 @@
 
 #define TAIL(size, slabs) ((slabs)*65536 % (size))
 #define FITS(size, slabs) (TAIL(size, slabs) * 32 <= (slabs)*65536)
+#define ONE_EACH(size) ((size) > HK_QUARTER_MAX)
 #define SLABS(size)                                                                                \
-	(FITS(size, 1)	 ? 1                                                                       \
-	 : FITS(size, 2) ? 2                                                                       \
-	 : FITS(size, 3) ? 3                                                                       \
-	 : FITS(size, 4) ? 4                                                                       \
-	 : FITS(size, 5) ? 5                                                                       \
-	 : FITS(size, 6) ? 6                                                                       \
-	 : FITS(size, 7) ? 7                                                                       \
-			 : 8)
+	(FITS(size, 1)	  ? 1                                                                      \
+	 : FITS(size, 2)  ? 2                                                                      \
+	 : FITS(size, 3)  ? 3                                                                      \
+	 : FITS(size, 4)  ? 4                                                                      \
+	 : FITS(size, 5)  ? 5                                                                      \
+	 : FITS(size, 6)  ? 6                                                                      \
+	 : FITS(size, 7)  ? 7                                                                      \
+	 : ONE_EACH(size) ? (size) / 65536                                                         \
+			  : 8)
 #define ROUNDS(size)                                                                               \
 	((size) > MAGAZINE_MAX_BLOCK ? 0                                                           \
 	 : (size) > MAGAZINE_BYTES   ? 1                                                           \
@@ -34,7 +36,7 @@
 	(uint8_t)(ROUNDS(size) < HK_MAGAZINE_ROUNDS ? ROUNDS(size) : HK_MAGAZINE_ROUNDS)
 #define CLASS(size)                                                                                \
 	{                                                                                          \
-		(size), (0x80000000u + (size) / 16 - 1) / ((size) / 16),                           \
+		(size), ONE_EACH(size) ? 0 : (0x80000000u + (size) / 16 - 1) / ((size) / 16),      \
 			SLABS(size) * 65536 / (size), SLABS(size), CAPACITY(size)                  \
 	}
 #define SIXTEENTHS(from)                                                                           \
@@ -54,6 +56,7 @@ const struct hk_class_info hk_class_infos[HK_CLASSES] = {
 	SIXTEENTHS(512), SIXTEENTHS(640), SIXTEENTHS(768), SIXTEENTHS(896),
 	EIGHTHS(1024), EIGHTHS(2048), EIGHTHS(4096), EIGHTHS(8192), EIGHTHS(16384),
 	QUARTERS(32768), QUARTERS(65536), QUARTERS(131072), QUARTERS(262144),
+	EIGHTHS(524288),
 };
 /* clang-format on */
 

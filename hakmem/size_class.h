@@ -16,9 +16,10 @@
  * struct hk_class_info - one size class
  * @size: bytes of a block.
  * @reciprocal: of size / 16, scaled by 2^31: (offset / 16 * reciprocal) >> 31 is the index of
- *	the block at that offset; exact, as offset / 16 and size / 16 are at most 2^15.
+ *	the block at that offset; exact, as offset / 16 and size / 16 are at most 2^15. 0 of longer
+ *	runs, which have one block.
  * @blocks: blocks in a run.
- * @slabs: slabs of a run, 1 to 8.
+ * @slabs: slabs of a run, 1 to 16.
  * @capacity: rounds of a magazine, 0 to HK_MAGAZINE_ROUNDS; 0: blocks of this class are not cached.
  */
 struct hk_class_info {

@@ -79,6 +79,12 @@ enum hk_stage hk_slab_stage(const struct hk_slabs *slabs, unsigned size_class,
 /* Bytes of the block that begins at @ptr, 0 for what is none's start; lock-free. */
 size_t hk_slab_block_size(const struct hk_slabs *slabs, const void *ptr);
 
+/*
+ * A live block that has a run of its own, of more than HK_QUARTER_MAX bytes, becomes a large block
+ * where it is, so that it can be resized: false where it has none. Locks: class.
+ */
+bool hk_slab_make_large(struct hk_slabs *slabs, const void *ptr);
+
 /* What is wrong with @ptr as a block's start, be the block live or free. */
 enum hk_fault hk_slab_fault(const struct hk_slabs *slabs, const void *ptr);
 

@@ -171,16 +171,17 @@ struct hk_arena_config {
 
 /*
  * Size classes. Up to 1 KiB they step by 16 bytes, up to 32 KiB by an eighth of a power of two
- * (at most 12.5 % waste), up to 512 KiB by a quarter (20 %). What is larger is a large block of
- * its own, rounded up to 64 KiB.
+ * (at most 12.5 % waste), up to 512 KiB by a quarter (20 %), up to 1 MiB by 64 KiB. What is larger
+ * is a large block of its own, rounded up to 64 KiB, too.
  */
 #define HK_SMALL_MAX 1024u
 #define HK_EIGHTH_MAX 32768u
-#define HK_CLASS_MAX 524288u
-#define HK_CLASSES 121u	     /* classes 1 to 120 are sizes; 0 is a slab that holds no block */
-#define HK_CLASS_LARGE 121u  /* a large block begins in this slab */
-#define HK_CLASS_INSIDE 122u /* a large block that began before goes on in this slab */
-#define HK_TOPS 123u
+#define HK_QUARTER_MAX 524288u
+#define HK_CLASS_MAX 1048576u
+#define HK_CLASSES 129u	     /* classes 1 to 128 are sizes; 0 is a slab that holds no block */
+#define HK_CLASS_LARGE 129u  /* a large block begins in this slab */
+#define HK_CLASS_INSIDE 130u /* a large block that began before goes on in this slab */
+#define HK_TOPS 131u
 #define HK_SLAB_SHIFT 16
 
 /*

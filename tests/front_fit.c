@@ -23,7 +23,10 @@ static size_t share_of_all(unsigned size_class)
 	return first_capacity(size_class) ? bytes / hk_class_size(size_class) : 0;
 }
 
-/* By what is in use when a refill comes to the slabs, up to so many rounds and bytes. */
+/*
+ * By what is in use when a refill comes to the slabs, up to so many rounds and bytes. Two caches
+ * are alive.
+ */
 static void follows(unsigned size_class, size_t part, unsigned most)
 {
 	size_t live, want;
@@ -61,8 +64,36 @@ Test(front, magazines_follow_the_blocks_in_use)
 	follows(72, 64, ROUNDS);
 	follows(80, 64, ROUNDS);
 	follows(104, 64, 16);
-	follows(MEDIUM, 16, 5);
-	follows(120, 16, 1);
+	follows(MEDIUM, 2 * 8, 21);
+	follows(120, 2 * 8, 4);
+	follows(128, 2 * 8, 2);
+}
+
+/* What caches hold of medium blocks is shared among them, and less where the range is small. */
+Test(front, magazines_of_medium_blocks_are_for_all_caches_together)
+{
+	struct hk_cache *third;
+
+	open_fronts(NULL);
+	class_of(MEDIUM)->blocks_out = 48;
+	hk_depot_fit(&arena->depot, MEDIUM);
+	cr_assert_eq(capacity(MEDIUM), 3);
+	cr_assert_eq(hk_cache_create(arena, &third), 0);
+	hk_depot_fit(&arena->depot, MEDIUM);
+	cr_assert_eq(capacity(MEDIUM), 2);
+	hk_cache_destroy(third);
+	hk_depot_fit(&arena->depot, MEDIUM);
+	cr_assert_eq(capacity(MEDIUM), 3);
+	cr_assert_eq(hk_arena_set_limits(arena, 127 * KIB * KIB, 0), 0);
+	hk_depot_fit(&arena->depot, MEDIUM);
+	cr_assert_eq(capacity(MEDIUM), 1);
+	class_of(MEDIUM)->blocks_out = 1000;
+	hk_depot_fit(&arena->depot, MEDIUM);
+	cr_assert_eq(capacity(MEDIUM), 5);
+	hk_depot_fit(&arena->depot, 128);
+	cr_assert_eq(capacity(128), 0);
+	class_of(MEDIUM)->blocks_out = 0;
+	close_fronts();
 }
 
 /* A class of which little is in use has larger ones, too, where much else is. */

@@ -150,7 +150,8 @@ static void count_block(struct model *model, const struct model_block *block, in
 	if (has_odd_class(block)) {
 		model->odd += (size_t)sign;
 	} else {
-		if (block->usable <= HK_CLASS_MAX)
+		/* beyond, resizes make large blocks of those that a class had */
+		if (block->usable <= HK_QUARTER_MAX)
 			class = &model->classes[hk_size_class(block->usable)];
 		*class += (size_t)sign;
 	}
@@ -231,7 +232,9 @@ void model_check(struct model *model)
 	hk_arena_stats(model->arena, &stats);
 	model_must(model, stats.live_blocks == model->count, "live blocks");
 	model_must(model, stats.live_bytes == model->bytes, "live bytes");
-	for (i = 0; i < HK_CLASSES && !model->odd; i++)
+	for (i = hk_size_class(HK_QUARTER_MAX) + 1; i < HK_CLASSES; i++)
+		stats.classes[0].live_blocks += stats.classes[i].live_blocks;
+	for (i = 0; i <= hk_size_class(HK_QUARTER_MAX) && !model->odd; i++)
 		model_must(model, stats.classes[i].live_blocks == model->classes[i],
 			   "live blocks of a class");
 	model_must(model, stats.committed_bytes == model->fault.committed, "committed bytes");

@@ -13,7 +13,8 @@
 #define MIB ((size_t)1 << 20)
 #define MOST 300
 
-static const size_t sizes[] = { 0, 16, 100, 1000, 4000, 33000, 300000, 600000, 1500000 };
+/* each of another class */
+static const size_t sizes[] = { 0, 32, 100, 1000, 4000, 33000, 300000, 600000, 1500000 };
 
 static struct fault_platform fault;
 static unsigned char *blocks[MOST];

@@ -274,7 +274,7 @@ Test(realloc, expand_within_the_class)
 	size_t i;
 
 	heap_open(&heap, 0);
-	for (i = 0; i < count && sizes[i] <= HK_CLASS_MAX; i++) {
+	for (i = 0; i < count && sizes[i] <= HK_QUARTER_MAX; i++) {
 		size_t good = hk_good_size(sizes[i]);
 		void *block = hk_alloc(heap.cache, sizes[i]);
 

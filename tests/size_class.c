@@ -39,8 +39,10 @@ Test(size_class, sizes_are_multiples_of_16_and_waste_what_the_header_says)
 			cr_assert_eq(size - smaller, 16, "class %u", i);
 		else if (size <= HK_EIGHTH_MAX)
 			cr_assert_leq((size - smaller) * 8, smaller, "class %u", i);
-		else
+		else if (size <= HK_QUARTER_MAX)
 			cr_assert_leq((size - smaller) * 4, smaller, "class %u", i);
+		else
+			cr_assert_eq(size - smaller, HK_SLAB_SIZE, "class %u", i);
 		cr_assert_eq(hk_good_size(size), size);
 		cr_assert_eq(hk_good_size(smaller + 1), size);
 	}
@@ -68,6 +70,10 @@ Test(size_class, runs_are_the_shortest_that_waste_little)
 		bool found = false;
 
 		cr_assert_geq(info->slabs, 1);
+		if (info->size > HK_QUARTER_MAX) {
+			cr_assert_eq(info->slabs * HK_SLAB_SIZE, info->size, "class %u", i);
+			continue;
+		}
 		cr_assert_leq(info->slabs, RUN_SLABS_MAX);
 		cr_assert_geq(info->blocks, 1);
 		cr_assert_leq(info->blocks, BLOCKS_MAX, "class %u: no room in a bitmap", i);

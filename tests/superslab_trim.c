@@ -147,11 +147,26 @@ Test(superslab_trim, with_a_deadline_takes_small_steps)
 	cr_assert_eq(taken(100), 0);
 	give(0, 100);
 	deadline = hk_deadline_in(&arena->memory, 20);
-	cr_assert_eq(hk_superslabs_trim(space, 0, deadline) / SLAB, 4 + 4);
+	cr_assert_eq(hk_superslabs_trim(space, 0, deadline) / SLAB, 8 + 4);
 	/* ample time: all that may pass between two looks at once, and less at the end */
 	fault.tick = 30000;
 	deadline = hk_deadline_in(&arena->memory, 200000);
 	cr_assert_eq(hk_superslabs_trim(space, 0, deadline) / SLAB, 8 + 8 + 8 + 4 + 4);
+	close_space();
+}
+
+/* Each call interrupts other threads: 400 slabs in parts of 128, across superslabs. */
+Test(superslab_trim, without_a_deadline_makes_few_calls)
+{
+	open_space(&(struct fault_options){ .forbid = true }, 400);
+	cr_assert_eq(taken(300), 0);
+	give(0, 300);
+	fault_platform_rewind(&fault);
+	cr_assert_geq(hk_superslabs_trim(space, 0, never), 300 * SLAB);
+	cr_assert_eq(space->committed, 0);
+	verify();
+	cr_assert_leq(fault.counts[FAULT_DECOMMIT], 3 + 3, "%llu calls",
+		      (unsigned long long)fault.counts[FAULT_DECOMMIT]);
 	close_space();
 }
 
