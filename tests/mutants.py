@@ -4,8 +4,9 @@
 
 The bugs, called mutants, stand in mutants.txt, which also says how they are written. For each,
 what depends on the changed file is compiled anew and linked with the objects of the unchanged
-copy, and the tests that should notice are run; when they do not, the whole test program is. A
-test that fails, crashes or does not come to an end has caught the mutant.
+copy, and the tests that should notice are run, in a program that has no other test files where it
+links without them; when they do not, the whole test program is. A test that fails, crashes or does
+not come to an end has caught the mutant.
 
 Before that the unchanged copy must pass all tests. A mutant that does not fit the sources any
 more, or does not compile, is a failure too. Exit code: 0: every mutant is caught, 1: not so,
@@ -125,8 +126,25 @@ class Sources:
             + configure.TESTED_SAMPLES + tests()
         )
         self.needs = {}
+        self.tests_in = {
+            source: self.find_tests(source) for source in self.sources
+            if source.startswith("tests/")
+        }
         for name in ("hakmem", "platform", "samples", "tests"):
             shutil.copytree(os.path.join(ROOT, name), os.path.join(folder, name))
+
+    @staticmethod
+    def find_tests(source):
+        with open(os.path.join(ROOT, source), encoding="utf-8") as file:
+            found = re.findall(r"^Test\((\w+), (\w+)", file.read(), re.M)
+        return [f"{suite}/{test}" for suite, test in found]
+
+    def named_by(self, mutant):
+        """The sources, without files whose tests are all others than those that a mutant names."""
+        def wanted(names):
+            return not names or any(fnmatch.filter(names, test) for test in mutant.tests)
+
+        return [source for source in self.sources if wanted(self.tests_in.get(source))]
 
     def object(self, source):
         return os.path.join(self.folder, "objects", source.replace("/", "-") + ".o")
@@ -159,22 +177,25 @@ class Sources:
     def link(self, objects, program):
         self.run([*self.cc, "-pthread", *objects, "-lcriterion", "-o", program])
 
-    def build(self, mutant, where):
-        """A program with the bug; its files go below the folder @where."""
+    def build(self, mutant, where, some):
+        """A program of @some sources with the bug; its files go below the folder @where."""
         # with its neighbours, which it may include by their names alone
         folder = os.path.dirname(mutant.path)
-        shutil.copytree(os.path.join(self.folder, folder), os.path.join(where, folder))
+        shutil.copytree(
+            os.path.join(self.folder, folder), os.path.join(where, folder), dirs_exist_ok=True
+        )
         with open(os.path.join(self.folder, mutant.path), encoding="utf-8") as file:
             text = mutant.apply(file.read())
         with open(os.path.join(where, mutant.path), "w", encoding="utf-8") as file:
             file.write(text)
         objects = []
-        for source in self.sources:
+        for source in some:
             obj = self.object(source)
             if mutant.path in self.needs[source]:
                 obj = os.path.join(where, source.replace("/", "-") + ".o")
                 path = os.path.join(where, source)
-                self.compile(path if os.path.exists(path) else source, obj, ["-I" + where])
+                if not os.path.exists(obj):
+                    self.compile(path if os.path.exists(path) else source, obj, ["-I" + where])
             objects.append(obj)
         program = os.path.join(where, "criterion")
         self.link(objects, program)
@@ -247,13 +268,17 @@ class Timing:
 def catch(sources, timing, mutant, where):
     """Who catches a mutant, in words; "" when nobody does."""
     try:
-        program = sources.build(mutant, where)
+        try:
+            program = sources.build(mutant, where, sources.named_by(mutant))
+        except Mistake:
+            program = sources.build(mutant, where, sources.sources)
         code, text = run_tests(
             sources.folder, program, timing.of(mutant), ["-j1", "-f", "--filter", mutant.pattern()]
         )
         if code is None:
             return "time over in " + ", ".join(mutant.tests)
         if code == 0:
+            program = sources.build(mutant, where, sources.sources)
             code, text = run_tests(sources.folder, program, timing.whole, ["-j1", "-f"])
             if code is None:
                 return "time over in the whole program"
