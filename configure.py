@@ -128,6 +128,7 @@ SAMPLES = {
     ],
     "upkeep": [
         "samples/upkeep.c",
+        "samples/upkeep_arenas.c",
         "samples/replay_load.c",
         "samples/trace.c",
     ],

@@ -280,8 +280,8 @@ int hk_arena_create(struct hk_arena **result, const struct hk_arena_config *conf
 	if (error)
 		goto out_release;
 
+	/* zero, as a section is; what an arena never uses of it need not be touched */
 	arena = (struct hk_arena *)(void *)memory.base;
-	memset(arena, 0, sizeof(*arena));
 	hk_memory_init(&arena->memory, &memory, &arena->reporter);
 	arena->caches = caches;
 	arena->reporter.arena = arena;

@@ -398,11 +398,12 @@ size_t hk_depot_blocks(struct hk_depot *depot, unsigned size_class)
 
 static void init_depths(struct hk_depot *depot)
 {
+	size_t bytes = bytes_max(depot);
 	unsigned size_class;
 
 	for (size_class = 1; size_class < HK_CLASSES; size_class++) {
-		atomic_store_explicit(&depot->depth_max[size_class],
-				      depth_of(size_class, bytes_max(depot)), memory_order_relaxed);
+		atomic_store_explicit(&depot->depth_max[size_class], depth_of(size_class, bytes),
+				      memory_order_relaxed);
 		atomic_store_explicit(&depot->turned_away[size_class], 0, memory_order_relaxed);
 		atomic_store_explicit(&depot->low[size_class], 0, memory_order_relaxed);
 		atomic_store_explicit(&depot->refilled[size_class], 0, memory_order_relaxed);

@@ -3,8 +3,8 @@
  * upkeep: what keeping an arena in order costs, against the bars that this project sets itself.
  *
  * Slices: hk_arena_maintain() and hk_arena_trim() with 200 us each, 10,000 calls at a heap of
- * 8 MiB and of --heap bytes; of each call the processor time of its thread. Ends: a reset and a
- * destroy of a million blocks, without the time in the platform. Levels: a recorded program is
+ * 8 MiB and of --heap bytes; of each call the processor time of its thread. Arenas: see
+ * upkeep_arenas.c. Levels: a recorded program is
  * played 100 times, each time the arena is reset or made anew; in the first two the caches learn
  * how their classes are used, which a reset does not make them forget. Hand-over: one thread
  * allocates a million blocks a second, another frees them late; against the same on one thread.
@@ -15,20 +15,17 @@
 #include <string.h>
 
 #include <hakmem/hakmem.h>
-#include <platform/platform.h>
 
 #include "cli.h"
 #include "os.h"
 #include "replay.h"
+#include "upkeep.h"
 
 #define KIB ((size_t)1 << 10)
 #define MIB ((size_t)1 << 20)
 #define SLICE_NS 200000
 #define BAR_SLICE_NS 300000
 #define SMALL_HEAP (8 * MIB)
-#define END_BLOCKS 1000000u
-#define END_TRIES 5
-#define BAR_END_NS 100000
 #define LEVELS 100
 #define SETTLED 2 /* caches learn in the first levels how their classes are used */
 #define RATE 1000000u
@@ -48,8 +45,7 @@ static uint64_t heap_bytes = 1024 * MIB, slices = 10000, seconds = 5;
 static bool as_json;
 static const char *trace_path;
 
-/* @name tells what it is, @value what was measured, which is to be no more than @bar. */
-static void note(const char *name, double value, double bar, const char *unit)
+void note(const char *name, double value, double bar, const char *unit)
 {
 	struct row *row = &rows[row_count];
 
@@ -70,72 +66,7 @@ static uint64_t roll(uint64_t *random, uint64_t below)
 	return (*random >> 33) % below;
 }
 
-/* A platform that adds up the time spent in it. */
-struct clocked {
-	struct hk_platform own;
-	struct hk_platform inner;
-	uint64_t ns;
-};
-
-static void *clocked_reserve(void *context, size_t size, size_t align)
-{
-	struct clocked *clocked = context;
-	uint64_t start = os_now_ns();
-	void *got = clocked->inner.reserve(clocked->inner.context, size, align);
-
-	clocked->ns += os_now_ns() - start;
-	return got;
-}
-
-static int clocked_commit(void *context, void *ptr, size_t size)
-{
-	struct clocked *clocked = context;
-	uint64_t start = os_now_ns();
-	int error = clocked->inner.commit(clocked->inner.context, ptr, size);
-
-	clocked->ns += os_now_ns() - start;
-	return error;
-}
-
-static int clocked_decommit(void *context, void *ptr, size_t size)
-{
-	struct clocked *clocked = context;
-	uint64_t start = os_now_ns();
-	int error = clocked->inner.decommit(clocked->inner.context, ptr, size);
-
-	clocked->ns += os_now_ns() - start;
-	return error;
-}
-
-static void clocked_release(void *context, void *ptr, size_t size)
-{
-	struct clocked *clocked = context;
-	uint64_t start = os_now_ns();
-
-	clocked->inner.release(clocked->inner.context, ptr, size);
-	clocked->ns += os_now_ns() - start;
-}
-
-static int clocked_open(struct clocked *clocked)
-{
-	int error = hk_platform_system(&clocked->inner);
-
-	memset(&clocked->own, 0, sizeof(clocked->own));
-	clocked->own.context = clocked;
-	clocked->own.page_size = clocked->inner.page_size;
-	clocked->own.granularity = clocked->inner.granularity;
-	clocked->own.flags = clocked->inner.flags;
-	clocked->own.address_space = clocked->inner.address_space;
-	clocked->own.reserve = clocked_reserve;
-	clocked->own.commit = clocked_commit;
-	clocked->own.decommit = clocked_decommit;
-	clocked->own.release = clocked_release;
-	clocked->ns = 0;
-	return error;
-}
-
-static int open_arena(struct hk_arena **arena, struct hk_cache **cache,
-		      struct hk_arena_config config)
+int open_arena(struct hk_arena **arena, struct hk_cache **cache, struct hk_arena_config config)
 {
 	int error = hk_arena_create(arena, &config);
 
@@ -256,45 +187,6 @@ static int slices_at(size_t bytes)
 out_unmap:
 	os_unmap(blocks, mapped);
 	return error;
-}
-
-/* The best of some: what else runs on the machine only adds to it. */
-static int ends(void)
-{
-	uint64_t best_reset = UINT64_MAX, best_destroy = UINT64_MAX, ns;
-	struct clocked clocked;
-	struct hk_arena *arena;
-	struct hk_cache *cache;
-	unsigned try;
-	size_t i;
-
-	for (try = 0; try < 2 * END_TRIES; try++) {
-		if (clocked_open(&clocked) ||
-		    open_arena(&arena, &cache,
-			       (struct hk_arena_config){ .platform = &clocked.own }))
-			return -1;
-		for (i = 0; i < END_BLOCKS; i++)
-			if (!hk_alloc(cache, 16 + i % 32 * 16))
-				return -1;
-		clocked.ns = 0;
-		ns = os_now_ns();
-		if (try % 2)
-			hk_arena_reset(arena);
-		else
-			hk_arena_destroy(arena);
-		ns = os_now_ns() - ns - clocked.ns;
-		if (try % 2 && ns < best_reset)
-			best_reset = ns;
-		if (try % 2 == 0 && ns < best_destroy)
-			best_destroy = ns;
-		if (try % 2)
-			hk_arena_destroy(arena);
-	}
-	note("reset of 1,000,000 blocks beyond the platform, best of 5", (double)best_reset / 1000,
-	     (double)BAR_END_NS / 1000, "us");
-	note("destroy of 1,000,000 live blocks beyond the platform, best of 5",
-	     (double)best_destroy / 1000, (double)BAR_END_NS / 1000, "us");
-	return 0;
 }
 
 static void play_event(struct replay *replay, struct hk_cache *cache,
@@ -575,7 +467,7 @@ int main(int argc, char **argv)
 		return status;
 	if (os_thread_cpu_ns() && (slices_at(SMALL_HEAP) || slices_at((size_t)heap_bytes)))
 		return CLI_BAD;
-	if (ends() || (trace_path && levels(trace_path)) || hand_overs())
+	if (ends() || crowd() || (trace_path && levels(trace_path)) || hand_overs())
 		return CLI_BAD;
 	show();
 	return CLI_WELL;
