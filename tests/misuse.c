@@ -32,7 +32,8 @@ static struct {
 
 static void town_open(void)
 {
-	static const size_t sizes[] = { 16, 64, 64, 1000, 1500, 30000, 70000, 500000, 600000, MIB };
+	static const size_t sizes[] = { 16,    64,    64,     1000,   1500,
+					30000, 70000, 500000, 600000, 1200000 };
 	size_t i;
 
 	heap_open(&town.heap, 0);

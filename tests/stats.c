@@ -410,7 +410,7 @@ static enum hk_stage stage_of(const struct hk_counters *added)
 /* Allocates and frees at random; each call's stage is what the counters say of it. */
 Test(stats, stages_are_what_the_counters_say)
 {
-	static const size_t sizes[] = { 16, 64, 300, 2000, 20000, 100000, 1100 * KIB };
+	static const size_t sizes[] = { 16, 64, 300, 2000, 20000, 40000, 100000, 1100 * KIB };
 	uint64_t random = 1, seen[HK_STAGE_NEW_SUPERSLAB + 1] = { 0 };
 	struct hk_counters before, added;
 	enum hk_stage stage, expected;
@@ -422,13 +422,15 @@ Test(stats, stages_are_what_the_counters_say)
 	for (i = 0; i < 30000; i++) {
 		random = random * UINT64_C(6364136223846793005) + 1442695040888963407;
 		/* stretches that allocate, and stretches that free, of all blocks or of a few */
-		slot = (random >> 33) % (i / 5000 % 2 ? 100 : 1000);
+		slot = (random >> 33) % (i / 5000 % 2 ? 100 : 1500);
 		if (!blocks[slot] == (i / 1000 % 4 == 3))
 			continue;
 		before = counters_now();
 		fresh = !blocks[slot];
 		if (fresh) {
-			blocks[slot] = hk_alloc(cache, sizes[(random >> 20) % (i < 15000 ? 7 : 3)]);
+			blocks[slot] =
+				hk_alloc(cache,
+					 sizes[(random >> 20) % (i < 15000 ? COUNT(sizes) : 3)]);
 		} else {
 			hk_free(cache, blocks[slot]);
 			blocks[slot] = NULL;
