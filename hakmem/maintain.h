@@ -94,6 +94,10 @@ HK_API void hk_cache_rest(struct hk_cache *cache);
  * @budget_ns: stop when this time is over, 0 for no bound; the clock is read after every
  *	512 KiB. Without a clock in the platform each call with a bound does one such step.
  *
+ * Each call of the platform interrupts the processors that run other threads: a call without a
+ * bound makes a sixteenth of the calls, 8 MiB at once. So a host that gives much back over several
+ * frames is better off with @keep_bytes some 32 MiB below hk_arena_used() in each, and no bound.
+ *
  * Blocks in the depot go back to their slabs first; those in caches are their users' (see
  * hk_cache_flush()). Then free slabs are given back, from the end of the range, and metadata
  * with them. The class table and the magazines stay until a reset, since other threads may look
