@@ -76,6 +76,14 @@ static int try_large(struct hk_arena *arena, struct hk_front *front, const struc
 	return error;
 }
 
+/* Why a class has no block: the range may have no such place at all. */
+static int class_error(const struct hk_arena *arena, unsigned size_class)
+{
+	return hk_run_is_possible(&arena->space, hk_class_infos[size_class].slabs, HK_SLAB_SIZE)
+		       ? HK_ERROR_MEMORY
+		       : HK_ERROR_ARGUMENT;
+}
+
 /* One try, without making room: 0, with a block, or an error. */
 static int try_alloc(struct hk_arena *arena, struct hk_front *front, const struct request *request,
 		     void **block)
@@ -89,7 +97,7 @@ static int try_alloc(struct hk_arena *arena, struct hk_front *front, const struc
 		*block = hk_front_zalloc(front, request->size_class, request->size);
 	else
 		*block = hk_front_alloc(front, request->size_class);
-	return *block ? 0 : HK_ERROR_MEMORY;
+	return *block ? 0 : class_error(arena, request->size_class);
 }
 
 /* Makes room after a try that failed, and tries again, until there is a block or no hope. */
@@ -149,7 +157,7 @@ static HK_NOINLINE void *alloc_missed(struct hk_front *front, size_t size)
 		if (HK_LIKELY(block))
 			return block;
 		request = request_for(size, 16, false);
-		return alloc_hard(arena, front, &request, HK_ERROR_MEMORY);
+		return alloc_hard(arena, front, &request, class_error(arena, request.size_class));
 	}
 	request = request_for(size, 16, false);
 	return alloc(arena, front, &request);
@@ -306,6 +314,22 @@ static bool resize_large(struct hk_front *front, void *ptr, size_t size)
 	return !error;
 }
 
+/*
+ * What is wrong with a block that is to be resized, and is @old bytes long. One that has a run of
+ * its own and lies in this very cache was freed: resized, its run would go while it lies there.
+ */
+static enum hk_fault resize_fault(struct hk_front *front, void *ptr, size_t old)
+{
+	struct hk_slabs *slabs = front->depot->slabs;
+	unsigned byte = hk_class_at(slabs->space, ptr);
+
+	if (!old)
+		return hk_slab_fault(slabs, ptr);
+	if (old > HK_QUARTER_MAX && hk_is_block_class(byte) && hk_front_holds(front, byte, ptr))
+		return HK_FAULT_DOUBLE_FREE;
+	return HK_FAULT_NONE;
+}
+
 /* Whether a block has a run of its own, large or now made so, that can be resized. */
 static bool is_resizable(struct hk_front *front, const void *ptr)
 {
@@ -321,7 +345,8 @@ static bool resize_in_place(struct hk_front *front, void *ptr, struct request re
 
 	if (byte == request.size_class)
 		return true;
-	return request.size > HK_QUARTER_MAX && is_resizable(front, ptr) &&
+	/* one that is large by its alignment may be shorter */
+	return (request.size > HK_QUARTER_MAX || !request.size_class) && is_resizable(front, ptr) &&
 	       resize_large(front, ptr, request.size);
 }
 
@@ -330,11 +355,12 @@ static void *resize(struct hk_front *front, void *ptr, size_t size, size_t align
 	struct hk_arena *arena = front->arena;
 	size_t old = hk_slab_block_size(&arena->slabs, ptr);
 	struct request request = request_for(size, align, false);
+	enum hk_fault fault = resize_fault(front, ptr, old);
 	bool aligned = !((uintptr_t)ptr & (align - 1));
 	void *block;
 
-	if (!old) {
-		refuse(front, hk_slab_fault(&arena->slabs, ptr), ptr);
+	if (fault) {
+		refuse(front, fault, ptr);
 		return NULL;
 	}
 	if (aligned && resize_in_place(front, ptr, request))
@@ -394,16 +420,16 @@ bool hk_expand(struct hk_cache *cache, void *ptr, size_t size)
 {
 	struct hk_front *front = hk_front(cache);
 	size_t old = hk_slab_block_size(front->depot->slabs, ptr);
+	enum hk_fault fault = resize_fault(front, ptr, old);
 	bool done;
 
-	if (!old) {
-		refuse(front, hk_slab_fault(front->depot->slabs, ptr), ptr);
+	if (fault) {
+		refuse(front, fault, ptr);
 		return false;
 	}
 	if (size <= old)
 		return true;
-	done = size > HK_QUARTER_MAX && size <= PTRDIFF_MAX && is_resizable(front, ptr) &&
-	       resize_large(front, ptr, size);
+	done = size <= PTRDIFF_MAX && is_resizable(front, ptr) && resize_large(front, ptr, size);
 	hk_reporter_flush(&front->arena->reporter);
 	return done;
 }

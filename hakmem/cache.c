@@ -7,9 +7,7 @@
 #define BATCH_FIRST 4u
 
 #define CACHE_LINE 64u
-
-/* ... and so many bytes: some processors fetch lines in pairs. */
-#define BATCH_FIRST_BYTES (2 * CACHE_LINE)
+#define BATCH_FIRST_BYTES (2 * CACHE_LINE) /* and so many bytes: some fetch lines in pairs */
 
 /*
  * The magazine of classes that have none yet: empty, as its slots are NULL, and full, as top
@@ -291,7 +289,7 @@ static void lay_down(struct hk_front *front, uint32_t *list, uint32_t mark, void
 	}
 	hk_rest_push(depot, list, mark, top);
 	atomic_fetch_add_explicit(&depot->stashed[mark % MARK_SPARE],
-				  hk_magazine_rounds(depot, top), memory_order_relaxed);
+				  (uint32_t)hk_magazine_rounds(depot, top), memory_order_relaxed);
 }
 
 void hk_front_rest(struct hk_front *front, uint32_t now)
@@ -326,7 +324,7 @@ static void **pick_up(struct hk_front *front, uint32_t *mark)
 		return NULL;
 	top = hk_rest_pop(depot, &front->rest, mark);
 	atomic_fetch_sub_explicit(&depot->stashed[*mark % MARK_SPARE],
-				  hk_magazine_rounds(depot, top), memory_order_relaxed);
+				  (uint32_t)hk_magazine_rounds(depot, top), memory_order_relaxed);
 	return top;
 }
 
@@ -529,7 +527,7 @@ void *hk_front_zalloc(struct hk_front *front, unsigned size_class, size_t size)
 	bool zeroed = false;
 	void *block = NULL;
 
-	/* the largest are in no magazine: they may be zero still, and are worth asking */
+	/* the largest may be zero still, and are worth asking: past the magazines */
 	if (!hk_class_infos[size_class].capacity &&
 	    !hk_stash_blocks(front->depot, front->stash, size_class)) {
 		marks = hk_slab_marks(slabs, size_class);
@@ -547,6 +545,21 @@ size_t hk_front_blocks(struct hk_front *front, unsigned size_class)
 {
 	return rounds_of(front, HK_LOAD_TOP(&front->hot.top[size_class])) +
 	       rounds_of(front, HK_LOAD_TOP(&front->spare[size_class]));
+}
+
+static bool has_block(struct hk_front *front, void **top, const void *block)
+{
+	size_t rounds = rounds_of(front, top);
+
+	for (; rounds && *top != block; rounds--)
+		top--;
+	return rounds;
+}
+
+bool hk_front_holds(struct hk_front *front, unsigned size_class, const void *block)
+{
+	return has_block(front, front->hot.top[size_class], block) ||
+	       has_block(front, front->spare[size_class], block);
 }
 
 static size_t check_magazine(struct hk_front *front, void **top)

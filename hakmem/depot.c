@@ -232,14 +232,17 @@ bool hk_depot_put(struct hk_depot *depot, unsigned size_class, void **top)
 {
 	size_t rounds = hk_magazine_rounds(depot, top);
 	uint32_t most = atomic_load_explicit(&depot->depth_max[size_class], memory_order_relaxed);
-	unsigned unit = unit_of(size_class), capacity = hk_magazine_capacity(depot, top);
+	unsigned unit = unit_of(size_class), capacity = hk_magazine_capacity(depot, top), away;
 
 	if (HK_UNLIKELY(capacity > unit))
 		most = most * unit / capacity + (most && most * unit < capacity);
 	if (hk_stack_push(hk_depot_stacks(depot), &depot->filled[size_class],
 			  hk_magazine_index(depot, top), (uint32_t)rounds, most))
 		return true;
-	atomic_fetch_add_explicit(&depot->turned_away[size_class], 1, memory_order_relaxed);
+	away = atomic_load_explicit(&depot->turned_away[size_class], memory_order_relaxed);
+	if (away < UINT16_MAX)
+		atomic_store_explicit(&depot->turned_away[size_class], (uint16_t)(away + 1),
+				      memory_order_relaxed);
 	return false;
 }
 
@@ -257,8 +260,8 @@ void hk_depot_take_back(struct hk_depot *depot, unsigned size_class, void **top)
 
 /*
  * The same of a class that has shown that this is too little, see hk_depot_missed(): as much as is
- * in use outside the depot, about, where the range is not small. `varsize`, with blocks of up to
- * 512 KiB, so takes half the page faults: blocks that come back are the next ones, not others.
+ * in use outside the depot, about, where the range is not small. `varsize`, with blocks of all
+ * sizes, so takes half the page faults: blocks that come back are the next ones, not others.
  */
 static size_t bytes_in_use(struct hk_depot *depot, unsigned size_class)
 {
@@ -288,7 +291,8 @@ void hk_depot_missed(struct hk_depot *depot, unsigned size_class)
 				      memory_order_relaxed);
 	/* what the new depth has room for is not turned away next time */
 	away = depth < most && away > more - depth ? away - (more - depth) : 0;
-	atomic_store_explicit(&depot->turned_away[size_class], away, memory_order_relaxed);
+	atomic_store_explicit(&depot->turned_away[size_class], (uint16_t)away,
+			      memory_order_relaxed);
 }
 
 /*

@@ -84,9 +84,9 @@ struct hk_depot {
 	uint64_t gets[HK_CLASSES]; /* exchanges, of caches that are gone; see hk_front_fold() */
 	uint64_t puts[HK_CLASSES];
 	_Atomic uint16_t depth_max[HK_CLASSES];	  /* magazines that a class may have */
-	_Atomic uint32_t turned_away[HK_CLASSES]; /* since the last refill from slabs */
+	_Atomic uint16_t turned_away[HK_CLASSES]; /* since the last refill from slabs, about */
 	_Atomic uint8_t capacity[HK_CLASSES];	  /* of magazines handed out from now on */
-	_Atomic size_t stashed[HK_CLASSES];    /* blocks, by all caches; and of those that rest */
+	_Atomic uint32_t stashed[HK_CLASSES];  /* blocks, by all caches; and of those that rest */
 	_Atomic uint16_t low[HK_CLASSES];      /* fewest magazines since the last look, about */
 	_Atomic uint16_t refilled[HK_CLASSES]; /* blocks from the slabs since then, about */
 	struct hk_stock stock;

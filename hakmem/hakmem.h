@@ -190,8 +190,9 @@ HK_API void hk_arena_destroy(struct hk_arena *arena);
  * used, two for each. A magazine holds back at most 32 KiB of free blocks, of those beyond 2 KiB
  * 8 KiB or one block; where many blocks of a class are in use a 64th of these; where much memory is
  * in use a 4096th of it; and never more than 512 KiB. Blocks beyond 32 KiB are held back only where
- * many are in use: all caches of the arena together hold a quarter of these, and none more than two
- * magazines of 2 MiB; half as many, and of 512 KiB, where the range or the limit is below 128 MiB.
+ * many of their class are in use: all caches of the arena together hold about a quarter of these,
+ * and none more than two magazines of 2 MiB; half as many, and of 512 KiB, where the range or the
+ * limit is about 128 MiB or less.
  *
  * Context: any thread; takes a lock, may call the platform. Return: 0, HK_ERROR_LIMIT (too many
  * caches, or no byte left in the arena's limit) or HK_ERROR_MEMORY. The caller owns the cache
@@ -346,8 +347,8 @@ HK_API void *hk_alloc_aligned(struct hk_cache *cache, size_t size, size_t align)
  * @ptr: a live block of the cache's arena; NULL allocates.
  * @size: bytes, 0 to PTRDIFF_MAX; 0 shrinks to the smallest block.
  *
- * In place where the size class stays, or where a large block shrinks or finds free slabs
- * behind it. Elsewhere a new block gets the content and the old one is freed. Shrinking never
+ * In place where the size class stays, or where a block of more than 512 KiB shrinks, to no less
+ * than that, or finds free slabs behind it. Elsewhere a new block gets the content and the old one is freed. Shrinking never
  * fails. The result is aligned to 16 bytes; see hk_realloc_aligned().
  *
  * Context: as hk_alloc(). Return: the block, or NULL: the old one is then as it was.

@@ -23,10 +23,12 @@ void hk_large_adopt(struct hk_large *large, uint32_t first, uint32_t count)
 
 	hk_slab(space, first)->length = count;
 	atomic_store_explicit(&hk_slab(space, first)->was, HK_CLASS_LARGE, memory_order_relaxed);
-	hk_classes_set(space, first, 1, HK_CLASS_LARGE);
-	hk_classes_set(space, first + 1, count - 1, HK_CLASS_INSIDE);
 	count_add(&large->blocks, 1);
 	count_add(&large->slabs, count);
+	count_add(&large->allocs, 1);
+	/* the first byte last: from then on it can be freed */
+	hk_classes_set(space, first + 1, count - 1, HK_CLASS_INSIDE);
+	hk_classes_set(space, first, 1, HK_CLASS_LARGE);
 }
 
 /* A live block becomes a run without an owner: its first byte is not LARGE any more. */
@@ -60,7 +62,6 @@ int hk_large_alloc(struct hk_large *large, size_t size, size_t align, size_t zer
 		return error;
 	hk_large_adopt(large, first, count);
 	*block = hk_slab_address(space, first);
-	count_add(&large->allocs, 1);
 	return 0;
 }
 

@@ -52,7 +52,8 @@ static void trim_for(struct hk_arena *arena, size_t size)
 {
 	size_t committed = hk_memory_committed(&arena->memory);
 	/* with headers and the class table */
-	size_t need = size > HK_CLASS_MAX ? size + size / 1024 + HK_CLASS_MAX : 2 * HK_CLASS_MAX;
+	size_t most = HK_QUARTER_MAX;
+	size_t need = size > most ? size + size / 1024 + most : 2 * most;
 	struct hk_deadline never = { 0 };
 
 	if (hk_memory_left(&arena->memory) >= need &&

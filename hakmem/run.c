@@ -100,7 +100,7 @@ static int add_room(struct hk_superslabs *space, uint32_t count, size_t align)
 /* Slabs up to @end are used; space lock held. */
 static void note_use(struct hk_superslabs *space, uint32_t end)
 {
-	size_t used = hk_space_used(space) - space->kept.slabs;
+	size_t used = hk_space_used(space) - space->kept.slabs - space->hidden;
 
 	if (space->high < end)
 		space->high = end;

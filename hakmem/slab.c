@@ -555,20 +555,22 @@ size_t hk_slab_return(struct hk_slabs *slabs, void *const *blocks, size_t count,
 bool hk_slab_make_large(struct hk_slabs *slabs, const void *ptr)
 {
 	unsigned size_class = hk_class_at(slabs->space, ptr);
-	const struct hk_class_info *info = &hk_class_infos[size_class];
-	struct hk_slab_class *class = &slabs->classes[size_class];
+	struct hk_slab_class *class;
 	bool is_one;
 
-	if (!hk_is_block_class(size_class) || info->size <= HK_QUARTER_MAX)
+	if (!hk_is_block_class(size_class) || hk_class_size(size_class) <= HK_QUARTER_MAX)
 		return false;
+	class = &slabs->classes[size_class];
 	class_lock(slabs, size_class);
 	/* looked at again: another thread may have freed it */
-	is_one = hk_class_at(slabs->space, ptr) == size_class;
+	is_one = hk_class_at(slabs->space, ptr) == size_class &&
+		 is_start(slabs->space, size_class, ptr);
 	if (is_one) {
-		class->slabs -= info->slabs;
+		class->slabs -= hk_class_infos[size_class].slabs;
 		class->runs_emptied++;
 		count_out(class, 0 - (size_t)1);
-		hk_large_adopt(slabs->large, run_of(slabs->space, ptr), info->slabs);
+		hk_large_adopt(slabs->large, run_of(slabs->space, ptr),
+			       hk_class_infos[size_class].slabs);
 	}
 	class_unlock(slabs, size_class);
 	return is_one;

@@ -30,9 +30,9 @@ struct hk_slab_class {
 	struct hk_lock lock;
 	uint32_t list[HK_SLAB_LISTS]; /* slab number plus one */
 	uint32_t growing;	      /* " */
-	_Atomic size_t blocks_out;    /* not in slabs; changed with the lock held */
-	size_t blocks_free;	      /* in slabs */
-	size_t slabs;
+	uint32_t slabs;
+	_Atomic size_t blocks_out; /* not in slabs; changed with the lock held */
+	size_t blocks_free;	   /* in slabs */
 	uint64_t batches;
 	_Atomic size_t new_runs; /* changed with the lock held */
 	uint64_t returns;

@@ -50,7 +50,8 @@ void hk_stash_push(struct hk_depot *depot, uint32_t *stash, unsigned size_class,
 	atomic_store_explicit(&link->depth, pile, memory_order_release);
 	atomic_store_explicit(&link->blocks, blocks + rounds, memory_order_release);
 	name_pile(depot, stash, before, index + 1);
-	atomic_fetch_add_explicit(&depot->stashed[size_class], rounds, memory_order_relaxed);
+	atomic_fetch_add_explicit(&depot->stashed[size_class], (uint32_t)rounds,
+				  memory_order_relaxed);
 }
 
 void **hk_stash_pop(struct hk_depot *depot, uint32_t *stash, unsigned size_class)
@@ -67,7 +68,10 @@ void **hk_stash_pop(struct hk_depot *depot, uint32_t *stash, unsigned size_class
 		atomic_store_explicit(&hk_depot_link(depot, below - 1)->next, next,
 				      memory_order_relaxed);
 	name_pile(depot, stash, before, below ? below : next);
-	atomic_fetch_sub_explicit(&depot->stashed[size_class], link->rounds, memory_order_relaxed);
+	/* a host that resized what it had freed may have made a large block of it */
+	if (HK_LIKELY(hk_is_block_class(size_class)))
+		atomic_fetch_sub_explicit(&depot->stashed[size_class], link->rounds,
+					  memory_order_relaxed);
 	return hk_magazine_filled(depot, pile - 1);
 }
 

@@ -37,7 +37,8 @@ static void add_class(struct hk_arena *arena, unsigned size_class, struct hk_sta
 			atomic_load_explicit(&front->puts[size_class], memory_order_relaxed);
 	}
 	out->cached_blocks += hk_depot_blocks(&arena->depot, size_class);
-	out->cached_blocks += load(&arena->depot.stashed[size_class]);
+	out->cached_blocks +=
+		atomic_load_explicit(&arena->depot.stashed[size_class], memory_order_relaxed);
 
 	hk_lock_acquire(&class->lock, platform);
 	blocks_out = class->blocks_out;

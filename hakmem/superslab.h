@@ -18,7 +18,7 @@
  *	kept, committed		space lock; marked used, its class byte 0: see kept.h
  *	reserve, committed	the same
  *
- * A long run that is given back is kept as it is for the next large block. When much is kept while
+ * A long run that is given back is kept as it is for the next one. When much is kept while
  * others would use slabs for the first time, some of it is marked free; when nothing else is found,
  * all of it.
  *
@@ -107,6 +107,7 @@ struct hk_superslabs {
 	struct hk_lock lock;
 	struct hk_lock trim_lock;  /* held for a step of hk_superslabs_trim(); taken before @lock */
 	_Atomic size_t trim_steps; /* begun and ended: odd while one is at work */
+	uint32_t hidden;	   /* slabs marked used while a trim gives them back; @lock */
 	struct hk_map free;
 	struct hk_map ready;
 	struct hk_kept kept;

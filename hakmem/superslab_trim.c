@@ -10,6 +10,7 @@
  * are used to the last page take 50 us, and more where the machine is shared.
  */
 #define TRIM_STEP 128u
+#define TRIM_STEP_REFUSED 32u /* after the platform refused more */
 #define TRIM_STEP_TIMED 8u
 #define TRIM_STEP_LATE 4u
 #define TRIM_LATE_NS 70000u
@@ -110,6 +111,7 @@ static size_t trim_some(struct hk_superslabs *space, uint32_t index, size_t most
 		if (!hk_map_is_set(&space->ready, end - count - 1, 1))
 			break;
 	hk_space_mark_used(space, end - count, count);
+	space->hidden = count;
 	hk_space_unlock(space);
 
 	error = hk_memory_decommit(space->memory, hk_slab_address(space, end - count),
@@ -119,7 +121,10 @@ static size_t trim_some(struct hk_superslabs *space, uint32_t index, size_t most
 		atomic_fetch_sub_explicit(&space->committed, count, memory_order_relaxed);
 		space->swept = 0; /* its bitmaps may be free, too */
 	}
-	hk_space_unmark(space, end - count, count);
+	hk_space_lock(space);
+	hk_space_mark_free(space, end - count, count);
+	space->hidden = 0;
+	hk_space_unlock(space);
 	return error ? REFUSED : count * HK_SLAB_SIZE;
 }
 
@@ -315,6 +320,10 @@ size_t hk_superslabs_trim(struct hk_superslabs *space, size_t keep, struct hk_de
 		most = (now - keep + HK_SLAB_SIZE - 1) / HK_SLAB_SIZE;
 		step = trim_step(space, index - 1, most < step_max ? most : step_max);
 		refused = refused || step == REFUSED;
+		if (step == REFUSED && step_max > TRIM_STEP_REFUSED) {
+			step_max = TRIM_STEP_REFUSED;
+			continue;
+		}
 		index -= step <= REFUSED;
 		freed = step > REFUSED ? freed + step : freed;
 		if (!step)
@@ -340,7 +349,7 @@ struct hk_space_use hk_space_use(struct hk_superslabs *space)
 
 	hk_space_lock(space);
 	use.committed = atomic_load_explicit(&space->committed, memory_order_relaxed);
-	use.used = hk_space_used(space) - space->kept.slabs;
+	use.used = hk_space_used(space) - space->kept.slabs - space->hidden;
 	use.high = space->used_high > use.used ? space->used_high : use.used;
 	space->used_high = use.used;
 	backed = use.used - atomic_load_explicit(&space->unbacked, memory_order_relaxed);

@@ -95,7 +95,8 @@ enum hk_fault {
  *	the first LEAK report. 0 where unknown.
  * @count: blocks concerned, for LEAK: all of them in the first report, 1 in those that follow
  *	for the first blocks by class and address.
- * @size_class: of the block, as in hk_stats.classes; 0 for large blocks and where unknown.
+ * @size_class: of the block, as in hk_stats.classes; 0 for large blocks, which those beyond 512 KiB
+ *	become when they are resized, and where unknown.
  *
  * New fields are added at the end.
  */
@@ -222,11 +223,11 @@ enum hk_stage {
  * @slab_batch: a batch of blocks taken from slabs.
  * @new_slab: a run of slabs given to a class.
  * @new_superslab: a superslab used for the first time.
- * @large_alloc: a large block allocated.
+ * @large_alloc: a large block allocated, or made of a block beyond 512 KiB that is resized.
  * @platform_call: calls of the platform, of whatever kind.
  * @magazine_to_depot: a filled magazine put into the depot.
  * @depot_to_slab: a magazine's blocks, or a single block, returned to slabs.
- * @slab_emptied: a run of slabs given back by its class, all blocks free.
+ * @slab_emptied: a run of slabs given back by its class, all blocks free, or made a large block.
  * @superslab_emptied: a superslab whose last slab became free.
  * @large_free: a large block freed.
  * @arena_alloc: allocations through the arena, without a cache.

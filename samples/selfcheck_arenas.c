@@ -372,7 +372,7 @@ static void run_cache_stage(const struct self_options *options)
 	CHECK(hk_cache_stage(self.cache) == HK_STAGE_HIT);
 	hk_free(self.cache, block);
 	CHECK(hk_cache_stage(self.cache) == HK_STAGE_SLAB);
-	block = hk_alloc(self.cache, (size_t)600 << 10);
+	block = hk_alloc(self.cache, (size_t)1200 << 10);
 	CHECK(hk_cache_stage(self.cache) >= HK_STAGE_LARGE);
 	hk_free(self.cache, block);
 	CHECK(hk_cache_stage(self.cache) == HK_STAGE_LARGE);

@@ -241,7 +241,7 @@ static void run_free_slow(const struct self_options *options)
 
 	if (!self_open(&self, options))
 		return;
-	large = hk_alloc(self.cache, SELF_MIB);
+	large = hk_alloc(self.cache, 2 * SELF_MIB);
 	for (i = 0; i < 100; i++)
 		blocks[i] = hk_alloc(self.cache, 48);
 	CHECK(self_live(&self) == 101);

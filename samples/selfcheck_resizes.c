@@ -169,7 +169,7 @@ static void run_expand(const struct self_options *options)
 		if (end == first || end == second)
 			CHECK(!hk_expand(self.cache, end - usable, usable + 1));
 		if (hk_expand(self.cache, second, usable + 100000)) {
-			CHECK(usable > HK_CLASS_MAX);
+			CHECK(usable > HK_QUARTER_MAX);
 			CHECK(hk_usable_size(self.arena, second) >= usable + 100000);
 			self_fill(second + usable, 100000, 1);
 		} else {

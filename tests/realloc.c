@@ -266,6 +266,111 @@ Test(realloc, expand_takes_what_is_free_behind_or_nothing)
 	cr_assert_eq(heap.reports.by_fault[HK_FAULT_FOREIGN], 0);
 }
 
+/* Aligned to more than a slab, a short block has a run of its own. */
+Test(realloc, large_by_alignment_is_resized_in_place)
+{
+	const size_t align = 131072;
+	unsigned char *block, *same;
+	struct heap heap;
+
+	heap_open(&heap, 0);
+	block = hk_alloc_aligned(heap.cache, 300000, align);
+	cr_assert_not_null(block);
+	test_fill(block, 300000, 1);
+	same = hk_realloc_aligned(heap.cache, block, 310000, align);
+	cr_assert_eq(same, block);
+	cr_assert(hk_expand(heap.cache, block, 400000));
+	cr_assert_geq(hk_usable_size(heap.arena, block), 400000);
+	same = hk_realloc_aligned(heap.cache, block, 100000, align);
+	cr_assert_eq(same, block);
+	cr_assert(test_holds(block, 100000, 1));
+	hk_free(heap.cache, block);
+	heap_close(&heap, 0);
+}
+
+/* Blocks whose run could go while they lie in a magazine: in the loaded one, and in the spare. */
+Test(realloc, what_was_freed_is_not_resized)
+{
+	unsigned char *blocks[100];
+	size_t i, faults;
+	struct heap heap;
+
+	heap_open(&heap, 0);
+	for (i = 0; i < COUNT(blocks); i++)
+		blocks[i] = hk_alloc(heap.cache, 600000);
+	for (i = 0; i < 6; i++)
+		hk_free(heap.cache, blocks[i]);
+	/* the first four times past the magazines */
+	for (i = 0; i < 6; i++)
+		blocks[i] = hk_alloc(heap.cache, 600000);
+	for (i = 0; i < 2 * 3; i++)
+		hk_free(heap.cache, blocks[i]);
+	for (faults = i = 0; i < 2 * 3; i++) {
+		faults++;
+		cr_assert_null(hk_realloc(heap.cache, blocks[i], 1300000), "block %zu", i);
+		cr_assert_eq(heap.reports.by_fault[HK_FAULT_DOUBLE_FREE], faults);
+		faults++;
+		cr_assert_not(hk_expand(heap.cache, blocks[i], 1300000));
+		cr_assert_eq(heap.reports.by_fault[HK_FAULT_DOUBLE_FREE], faults);
+	}
+	cr_assert_eq(hk_arena_check(heap.arena), 0);
+	hk_arena_reset(heap.arena);
+	heap_close(&heap, faults);
+}
+
+static bool oom_asked;
+
+static bool note_oom(void *context, struct hk_arena *arena, size_t size)
+{
+	(void)context;
+	(void)arena;
+	(void)size;
+	oom_asked = true;
+	return false;
+}
+
+/* A size that no try can help: the reserve stays for those that it can. */
+Test(realloc, what_the_range_cannot_hold_costs_no_reserve)
+{
+	struct hk_arena_config config = { .address_space = MIB,
+					  .reserve = 65536,
+					  .on_oom = note_oom };
+	struct hk_stats stats;
+	struct hk_arena *arena;
+	struct hk_cache *cache;
+
+	cr_assert_eq(hk_arena_create(&arena, &config), 0);
+	cr_assert_eq(hk_cache_create(arena, &cache), 0);
+	hk_arena_stats(arena, &stats);
+	cr_assert_eq(stats.reserve_bytes, 65536);
+	cr_assert_null(hk_alloc(cache, MIB));
+	cr_assert(oom_asked);
+	hk_arena_stats(arena, &stats);
+	cr_assert_eq(stats.reserve_bytes, 65536);
+	hk_arena_destroy(arena);
+}
+
+/* As many large blocks are freed as there were. */
+Test(realloc, what_becomes_a_large_block_is_counted)
+{
+	struct hk_stats stats;
+	struct heap heap;
+	void *block;
+
+	heap_open(&heap, 0);
+	block = hk_alloc(heap.cache, 600000);
+	hk_arena_stats(heap.arena, &stats);
+	cr_assert_eq(stats.counters.large_alloc, 0);
+	cr_assert(hk_expand(heap.cache, block, 1300000));
+	hk_arena_stats(heap.arena, &stats);
+	cr_assert_eq(stats.counters.large_alloc, 1);
+	cr_assert_eq(stats.counters.slab_emptied, stats.counters.new_slab);
+	hk_free(heap.cache, block);
+	hk_arena_stats(heap.arena, &stats);
+	cr_assert_eq(stats.counters.large_free, 1);
+	heap_close(&heap, 0);
+}
+
 Test(realloc, expand_within_the_class)
 {
 	size_t sizes[EDGES_MAX];

@@ -170,6 +170,52 @@ Test(superslab_trim, without_a_deadline_makes_few_calls)
 	close_space();
 }
 
+/* After the platform refused a large part, smaller ones are tried, from the same end. */
+Test(superslab_trim, a_refusal_is_of_a_part)
+{
+	open_space(&(struct fault_options){ .forbid = true }, 400);
+	cr_assert_eq(taken(300), 0);
+	give(0, 300);
+	fault_platform_rewind(&fault);
+	fault.fail_at = 1;
+	hk_superslabs_trim(space, 0, never);
+	cr_assert_eq(fault.injected, 1);
+	verify();
+	cr_assert_eq(space->committed, 0);
+	close_space();
+}
+
+static struct hk_space_use seen_meanwhile;
+static int (*real_decommit)(void *context, void *ptr, size_t size);
+
+static int look_and_decommit(void *context, void *ptr, size_t size)
+{
+	/* metadata go with the lock held */
+	if (!space->hidden)
+		return real_decommit(context, ptr, size);
+	seen_meanwhile = hk_space_use(space);
+	return real_decommit(context, ptr, size);
+}
+
+/* Else maintenance took it for demand, and committed anew what is being given back. */
+Test(superslab_trim, what_a_step_hides_is_not_in_use)
+{
+	open_space(&(struct fault_options){ 0 }, 400);
+	cr_assert_eq(taken(300), 0);
+	give(0, 300);
+	hk_superslabs_drop_kept(space);
+	hk_space_use(space);
+	hk_space_use(space);
+	real_decommit = space->memory->platform.decommit;
+	space->memory->platform.decommit = look_and_decommit;
+	seen_meanwhile.used = 1;
+	hk_superslabs_trim(space, 0, never);
+	space->memory->platform.decommit = real_decommit;
+	cr_assert_eq(seen_meanwhile.used, 0);
+	cr_assert_eq(seen_meanwhile.high, 0);
+	close_space();
+}
+
 Test(superslab_trim, what_cannot_be_given_back_is_kept_and_zero_no_more)
 {
 	uint32_t first;
