@@ -207,6 +207,25 @@ Test(prefill, sizes_do_not_get_in_each_others_way)
 	close_arena(&heap);
 }
 
+/* The last ones set aside are looked at first, and are too long. */
+Test(prefill, a_large_block_serves_its_own_size)
+{
+	static const size_t two[] = { 1100000, 2000000 };
+	void *block;
+	struct heap heap;
+	size_t i;
+
+	open_arena(&heap, 0);
+	for (i = 0; i < 2; i++)
+		cr_assert_eq(hk_cache_prefill(heap.cache, two[i], 1), 0);
+	for (i = 0; i < 2; i++) {
+		block = hk_alloc(heap.cache, two[i]);
+		cr_assert_eq(hk_usable_size(heap.arena, block), hk_good_size(two[i]));
+		hk_free(heap.cache, block);
+	}
+	close_arena(&heap);
+}
+
 Test(prefill, is_topped_up_and_given_back)
 {
 	struct heap heap;
