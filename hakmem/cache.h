@@ -143,7 +143,7 @@ void hk_front_return(struct hk_front *front, void *const *blocks, size_t count);
 /* Blocks of a class in both magazines; any thread. */
 size_t hk_front_blocks(struct hk_front *front, unsigned size_class);
 
-/* Whether a block lies in one of them; the cache's user only. */
+/* Whether a block lies in one of a class's magazines; the cache's user only. */
 bool hk_front_holds(struct hk_front *front, unsigned size_class, const void *block);
 
 /* Magazines held; with @broken, which is added to, their shape is checked. */

@@ -43,8 +43,9 @@
 
 /*
  * Classes that have none at first: this part, of the blocks in use alone, divided by the caches
- * alive; and at most so many bytes as the depot has of a class, where the range is large. An exchange with the depot is dear where blocks are
- * large: its locked instructions wait until what was written to these is in the cache.
+ * alive; and at most so many bytes as the depot has of a class, where the range is large. An
+ * exchange with the depot is dear where blocks are large: its locked instructions wait until what
+ * was written to these is in the cache.
  */
 #define HK_MAGAZINE_PART_MEDIUM 8u
 

@@ -3,10 +3,10 @@
  * Kept runs: long runs of slabs that were given back lately. They stay out of the maps of free
  * slabs, so that large blocks come and go, are split and merged, without these.
  *
- * Of those that blocks of half a MiB to a whole one leave, the shortest there are, each length has a pile:
- * the one that was given last is the next one, whole, so that blocks of a size go through the same
- * pages. Longer ones are few: the shortest run that is long enough serves, of these the lowest, and
- * each call looks at all of them.
+ * Of those that blocks of half a MiB to a whole one leave, the shortest there are, each length has
+ * a pile: the one that was given last is the next one, whole, so that blocks of a size go through
+ * the same pages. Longer ones are few: the shortest run that is long enough serves, of these the
+ * lowest, and each call looks at all of them.
  *
  * Guarded by the lock of who owns it.
  */

@@ -3,9 +3,10 @@
  * The table of size classes.
  *
  * A run is the shortest of 1 to 8 slabs that wastes at most 1/32 at its end; where none does, as
- * many as waste least are few. The largest blocks, multiples of a slab, have a run each. A magazine holds HK_MAGAZINE_ROUNDS blocks, fewer where these would
- * pass a number of bytes, one of those up to MAGAZINE_MAX_BLOCK, none beyond: at first, see
- * hk_depot_fit(). What caches hold at the recorded programs' peaks decided the numbers.
+ * many as waste least are few. The largest blocks, multiples of a slab, have a run each. A magazine
+ * holds HK_MAGAZINE_ROUNDS blocks, fewer where these would pass a number of bytes, one of those up
+ * to MAGAZINE_MAX_BLOCK, none beyond: at first, see hk_depot_fit(). What caches hold at the
+ * recorded programs' peaks decided the numbers.
  */
 #include <hakmem/size_class.h>
 

@@ -4,10 +4,10 @@
  *
  * Slices: hk_arena_maintain() and hk_arena_trim() with 200 us each, 10,000 calls at a heap of
  * 8 MiB and of --heap bytes; of each call the processor time of its thread. Arenas: see
- * upkeep_arenas.c. Levels: a recorded program is
- * played 100 times, each time the arena is reset or made anew; in the first two the caches learn
- * how their classes are used, which a reset does not make them forget. Hand-over: one thread
- * allocates a million blocks a second, another frees them late; against the same on one thread.
+ * upkeep_arenas.c. Levels: a recorded program is played 100 times, each time the arena is reset or
+ * made anew; in the first two the caches learn how their classes are used, which a reset does not
+ * make them forget. Hand-over: one thread allocates a million blocks a second, another frees them
+ * late; against the same on one thread.
  */
 #include <inttypes.h>
 #include <stdatomic.h>
