@@ -348,8 +348,8 @@ HK_API void *hk_alloc_aligned(struct hk_cache *cache, size_t size, size_t align)
  * @size: bytes, 0 to PTRDIFF_MAX; 0 shrinks to the smallest block.
  *
  * In place where the size class stays, or where a block of more than 512 KiB shrinks, to no less
- * than that, or finds free slabs behind it. Elsewhere a new block gets the content and the old one is freed. Shrinking never
- * fails. The result is aligned to 16 bytes; see hk_realloc_aligned().
+ * than that, or finds free slabs behind it. Elsewhere a new block gets the content and the old one
+ * is freed. Shrinking never fails. The result is aligned to 16 bytes; see hk_realloc_aligned().
  *
  * Context: as hk_alloc(). Return: the block, or NULL: the old one is then as it was.
  */

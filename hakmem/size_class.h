@@ -20,8 +20,8 @@
  *	runs, which have one block.
  * @blocks: blocks in a run.
  * @slabs: slabs of a run, 1 to 16.
- * @capacity: rounds of a magazine, at first, 0 to HK_MAGAZINE_ROUNDS; 0: blocks of this class are cached
- *	only where many are in use, see hk_depot_fit().
+ * @capacity: rounds of a magazine, at first, 0 to HK_MAGAZINE_ROUNDS; 0: blocks of this class are
+ *	cached only where many are in use, see hk_depot_fit().
  */
 struct hk_class_info {
 	uint32_t size;

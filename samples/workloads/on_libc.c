@@ -31,7 +31,7 @@ static void heap_trim(struct run *run, unsigned arena)
 	os_malloc_trim();
 }
 
-/* None has a call that stops in time. */
+/* None has a call that stops before the end. */
 static bool heap_trim_some(struct run *run, unsigned arena)
 {
 	heap_trim(run, arena);

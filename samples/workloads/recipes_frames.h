@@ -102,7 +102,7 @@ RECIPE void frame_drop(struct worker *worker, enum workload_mode mode, unsigned 
 
 /*
  * What the level had goes back to the system: the next one will touch other pages. Where the
- * allocator can stop in time, a part in each frame; true: there may be more.
+ * allocator can stop before the end, a part in each frame; true: there may be more.
  */
 RECIPE bool frame_trim(struct worker *worker, enum workload_mode mode)
 {
