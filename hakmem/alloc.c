@@ -318,13 +318,10 @@ static bool resize_large(struct hk_front *front, void *ptr, size_t size)
  * What is wrong with a block that is to be resized, and is @old bytes long. One that has a run of
  * its own and lies in this very cache was freed: resized, its run would go while it lies there.
  */
-static enum hk_fault resize_fault(struct hk_front *front, void *ptr, size_t old)
+static enum hk_fault resize_fault(struct hk_front *front, unsigned byte, void *ptr, size_t old)
 {
-	struct hk_slabs *slabs = front->depot->slabs;
-	unsigned byte = hk_class_at(slabs->space, ptr);
-
 	if (!old)
-		return hk_slab_fault(slabs, ptr);
+		return hk_slab_fault(front->depot->slabs, ptr);
 	if (old > HK_QUARTER_MAX && hk_is_block_class(byte) && hk_front_holds(front, byte, ptr))
 		return HK_FAULT_DOUBLE_FREE;
 	return HK_FAULT_NONE;
@@ -339,23 +336,23 @@ static bool is_resizable(struct hk_front *front, const void *ptr)
 }
 
 /* Whether a block can stay where it is: its class does, or the end of its run moves. */
-static bool resize_in_place(struct hk_front *front, void *ptr, struct request request)
+static bool resize_in_place(struct hk_front *front, unsigned byte, void *ptr,
+			    const struct request *request)
 {
-	unsigned byte = hk_class_at(front->depot->slabs->space, ptr);
-
-	if (byte == request.size_class)
+	if (byte == request->size_class)
 		return true;
 	/* one that is large by its alignment may be shorter */
-	return (request.size > HK_QUARTER_MAX || !request.size_class) && is_resizable(front, ptr) &&
-	       resize_large(front, ptr, request.size);
+	return (request->size > HK_QUARTER_MAX || !request->size_class) &&
+	       is_resizable(front, ptr) && resize_large(front, ptr, request->size);
 }
 
 static void *resize(struct hk_front *front, void *ptr, size_t size, size_t align)
 {
 	struct hk_arena *arena = front->arena;
-	size_t old = hk_slab_block_size(&arena->slabs, ptr);
+	unsigned byte = hk_class_at(&arena->space, ptr);
+	size_t old = hk_slab_size_of(&arena->slabs, byte, ptr);
 	struct request request = request_for(size, align, false);
-	enum hk_fault fault = resize_fault(front, ptr, old);
+	enum hk_fault fault = resize_fault(front, byte, ptr, old);
 	bool aligned = !((uintptr_t)ptr & (align - 1));
 	void *block;
 
@@ -363,7 +360,7 @@ static void *resize(struct hk_front *front, void *ptr, size_t size, size_t align
 		refuse(front, fault, ptr);
 		return NULL;
 	}
-	if (aligned && resize_in_place(front, ptr, request))
+	if (aligned && resize_in_place(front, byte, ptr, &request))
 		return ptr;
 	block = hit(&front->hot, request.size_class);
 	if (HK_LIKELY(block)) {
@@ -419,8 +416,10 @@ void *hk_realloc_aligned(struct hk_cache *cache, void *ptr, size_t size, size_t 
 bool hk_expand(struct hk_cache *cache, void *ptr, size_t size)
 {
 	struct hk_front *front = hk_front(cache);
-	size_t old = hk_slab_block_size(front->depot->slabs, ptr);
-	enum hk_fault fault = resize_fault(front, ptr, old);
+	struct hk_slabs *slabs = front->depot->slabs;
+	unsigned byte = hk_class_at(slabs->space, ptr);
+	size_t old = hk_slab_size_of(slabs, byte, ptr);
+	enum hk_fault fault = resize_fault(front, byte, ptr, old);
 	bool done;
 
 	if (fault) {

@@ -26,6 +26,9 @@ static uint32_t longest_run(uint32_t bits)
 
 	if (!bits)
 		return 0;
+	/* most often there is just one: the carry goes through all of it */
+	if (!(bits & (bits + (bits & (0 - bits)))))
+		return 32 - (uint32_t)__builtin_clz(bits) - (uint32_t)__builtin_ctz(bits);
 	/* starts[n]: where runs of 2^n begin */
 	for (starts[0] = bits; power < 4; power++) {
 		step = 1u << power;
@@ -33,8 +36,6 @@ static uint32_t longest_run(uint32_t bits)
 		if (!starts[power + 1])
 			break;
 	}
-	if (bits == UINT32_MAX)
-		return 32;
 	have = 1u << power;
 	for (bits = starts[power]; power-- > 0;) {
 		uint32_t longer = bits & starts[power] >> have;

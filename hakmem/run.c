@@ -300,11 +300,13 @@ static int take(struct hk_superslabs *space, uint32_t count, uint32_t backed, si
 		goto out_unlock;
 	hk_space_mark_used(space, found, count);
 	note_use(space, found + count);
-	hk_space_mark_used(space, found + count, ahead);
+	if (ahead)
+		hk_space_mark_used(space, found + count, ahead);
 	hk_space_unlock(space);
 
 	/* there is nothing ahead where a run is backed in part: neither is where it is charged */
-	error = commit_with_ahead(space, found, backed, ahead);
+	if (cold)
+		error = commit_with_ahead(space, found, backed, ahead);
 	if (error)
 		hk_space_unmark(space, found, count);
 	*first = found;
@@ -387,8 +389,9 @@ int hk_run_take_backed(struct hk_superslabs *space, uint32_t count, uint32_t *ba
 	if (error)
 		return error;
 	/* what follows may be committed from an earlier use, which must not show */
-	atomic_fetch_add_explicit(&space->unbacked, hk_run_unbacked(space, *first, count),
-				  memory_order_relaxed);
+	if (*backed < count)
+		atomic_fetch_add_explicit(&space->unbacked, hk_run_unbacked(space, *first, count),
+					  memory_order_relaxed);
 	*zeroed = hk_space_is_zeroed(space, *first, *backed);
 	hk_space_clear_bits(space, *first, count, false);
 	return 0;

@@ -47,15 +47,20 @@ static void list_insert(struct hk_slabs *slabs, struct hk_slab_class *class, str
 	class->list[list - 1] = number + 1;
 }
 
-static void list_update(struct hk_slabs *slabs, struct hk_slab_class *class, struct hk_slab *run,
-			uint32_t number)
+static void list_move(struct hk_slabs *slabs, struct hk_slab_class *class, struct hk_slab *run,
+		      uint32_t number, unsigned list)
+{
+	list_remove(slabs, class, run);
+	list_insert(slabs, class, run, number, list);
+}
+
+static inline void list_update(struct hk_slabs *slabs, struct hk_slab_class *class,
+			       struct hk_slab *run, uint32_t number)
 {
 	unsigned list = hk_slab_list(run->free, run->usable);
 
-	if (list == run->list)
-		return;
-	list_remove(slabs, class, run);
-	list_insert(slabs, class, run, number, list);
+	if (HK_UNLIKELY(list != run->list))
+		list_move(slabs, class, run, number, list);
 }
 
 static void growing_push(struct hk_slab_class *class, struct hk_slab *run, uint32_t number)
@@ -90,20 +95,36 @@ static void word_store(struct hk_slabs *slabs, uint32_t number, const struct hk_
 		run->summary[word / 32] &= ~bit;
 }
 
+/* Hands out a block: the one behind it. */
+static inline unsigned char *take_one(unsigned char *block, size_t size, void **slot)
+{
+	*slot = block;
+	block += size;
+	/* else the multiples of @size get a register each, saved and restored by every call */
+	HK_FORGET(block);
+	return block;
+}
+
 /*
- * Hands out neighbours, lowest first, downwards from @end. Four at once: most first passes are
+ * Hands out neighbours, lowest first, downwards from @end. Eight at once: most of a first pass is
  * this.
  */
 static void take_row(unsigned char *block, size_t size, size_t count, void **end)
 {
-	for (; count >= 4; count -= 4, end -= 4, block += 4 * size) {
-		end[-1] = block;
-		end[-2] = block + size;
-		end[-3] = block + 2 * size;
-		end[-4] = block + 3 * size;
+	void **bottom = end - count;
+
+	for (; end >= bottom + 8; end -= 8) {
+		block = take_one(block, size, end - 1);
+		block = take_one(block, size, end - 2);
+		block = take_one(block, size, end - 3);
+		block = take_one(block, size, end - 4);
+		block = take_one(block, size, end - 5);
+		block = take_one(block, size, end - 6);
+		block = take_one(block, size, end - 7);
+		block = take_one(block, size, end - 8);
 	}
-	for (; count; count--, block += size)
-		*--end = block;
+	while (end > bottom)
+		block = take_one(block, size, --end);
 }
 
 /* Hands out blocks of one bitmap word, lowest first, downwards from @end: how many. */
@@ -132,29 +153,40 @@ static size_t take_word(struct hk_slabs *slabs, uint32_t number, const struct hk
 	return taken;
 }
 
-/* Hands out blocks that never were: what of their group is left goes into the bitmap. */
-static size_t take_fresh(struct hk_slabs *slabs, uint32_t number, const struct hk_class_info *info,
-			 void **end, size_t want)
+/*
+ * Hands out blocks that never were, at least @least and at most @most, as far as there are: whole
+ * groups, or what is left of the last one goes into the bitmap.
+ */
+static size_t take_fresh(struct hk_slabs *slabs, struct hk_slab *run, uint32_t number,
+			 const struct hk_class_info *info, void **end, size_t least, size_t most)
 {
-	struct hk_slab *run = hk_slab(slabs->space, number);
 	unsigned char *block = hk_slab_address(slabs->space, number) + run->fresh * info->size;
-	uint32_t word = run->fresh / 32u, bit = run->fresh % 32u;
-	uint32_t left = (uint32_t)run->usable - run->fresh;
-	uint32_t group = left < 32 - bit ? left : 32 - bit;
-	uint32_t taken = group < want ? group : (uint32_t)want;
+	uint32_t first = run->fresh, behind = (first + (uint32_t)least + 31) & ~31u, word;
+	uint32_t *at = NULL;
+	size_t taken;
 
-	run->fresh = (uint16_t)(run->fresh + group);
+	if (behind > run->usable)
+		behind = run->usable;
+	taken = behind - first < most ? behind - first : most;
+	run->fresh = (uint16_t)behind;
 	take_row(block, info->size, taken, end);
-	/* what was handed out of this word before is out still: see take_from_run() */
-	word_store(slabs, number, info, word,
-		   taken < group ? hk_mask(bit + taken, group - taken) : 0);
+	/* what was handed out of the first word before is out still: see take_from_run() */
+	for (word = first / 32; word * 32 < behind; word++, at++) {
+		if (!at || word % HK_BITMAP_LINE == 0)
+			at = hk_run_word(slabs, number, info, word);
+		*at = 0;
+	}
+	first += (uint32_t)taken;
+	if (first < behind)
+		word_store(slabs, number, info, word - 1, hk_mask(first % 32, behind - first));
 	return taken;
 }
 
-static size_t take_from_run(struct hk_slabs *slabs, uint32_t number,
-			    const struct hk_class_info *info, void **end, size_t want)
+/* Hands out blocks that were returned, those of the lowest words first: how many. */
+static HK_NOINLINE size_t take_returned(struct hk_slabs *slabs, struct hk_slab *run,
+					uint32_t number, const struct hk_class_info *info,
+					void **end, size_t want)
 {
-	struct hk_slab *run = hk_slab(slabs->space, number);
 	uint32_t index, word;
 	size_t taken = 0;
 
@@ -166,9 +198,21 @@ static size_t take_from_run(struct hk_slabs *slabs, uint32_t number,
 			taken += take_word(slabs, number, info, word, end - taken, want - taken);
 		}
 	}
+	return taken;
+}
+
+static size_t take_from_run(struct hk_slabs *slabs, struct hk_slab *run, uint32_t number,
+			    const struct hk_class_info *info, void **end, size_t want)
+{
+	size_t taken = 0;
+
+	/* runs that are new have none */
+	if (run->free > run->usable - run->fresh)
+		taken = take_returned(slabs, run, number, info, end, want);
 	/* a group is split only when little else was found */
-	while (taken < want && taken <= want / 2 && run->fresh < run->usable)
-		taken += take_fresh(slabs, number, info, end - taken, want - taken);
+	if (taken <= want / 2 && run->fresh < run->usable)
+		taken += take_fresh(slabs, run, number, info, end - taken, want / 2 + 1 - taken,
+				    want - taken);
 	run->free = (uint16_t)(run->free - taken);
 	return taken;
 }
@@ -177,55 +221,19 @@ static size_t take_from_run(struct hk_slabs *slabs, uint32_t number,
  * Blocks that were just taken are zero no more, or not for long: whether they were. Known only
  * of the largest classes, where it saves clearing.
  */
-static bool forget_zero(struct hk_slabs *slabs, uint32_t number, const struct hk_class_info *info,
-			void *const *blocks, size_t count)
+static HK_NOINLINE bool forget_zero(struct hk_slabs *slabs, struct hk_slab *run, uint32_t number,
+				    const struct hk_class_info *info, void *const *blocks,
+				    size_t count)
 {
-	struct hk_slab *run = hk_slab(slabs->space, number);
 	const unsigned char *base = hk_slab_address(slabs->space, number);
 	unsigned taken = 0;
 	bool were;
 
-	if (!run->zeroed)
-		return false;
 	for (; count; count--, blocks++)
 		taken |= 1u << hk_class_index(info, (size_t)((unsigned char *)*blocks - base));
 	were = (run->zeroed & taken) == taken;
 	run->zeroed &= (uint8_t)~taken;
 	return were;
-}
-
-/* A batch as it comes together: class lock held. */
-struct batch {
-	void **end; /* of where blocks go, filled downwards */
-	size_t want;
-	size_t taken;
-	bool zeroed; /* all blocks so far */
-};
-
-static void take_run(struct hk_slabs *slabs, unsigned size_class, uint32_t number,
-		     struct batch *batch)
-{
-	const struct hk_class_info *info = &hk_class_infos[size_class];
-	struct hk_slab_class *class = &slabs->classes[size_class];
-	void **end = batch->end - batch->taken;
-	size_t got = take_from_run(slabs, number, info, end, batch->want - batch->taken);
-
-	batch->zeroed &= forget_zero(slabs, number, info, end - got, got);
-	batch->taken += got;
-	class->blocks_free -= got;
-	count_out(class, got);
-	list_update(slabs, class, hk_slab(slabs->space, number), number);
-}
-
-static void take_partial(struct hk_slabs *slabs, unsigned size_class, struct batch *batch)
-{
-	struct hk_slab_class *class = &slabs->classes[size_class];
-	unsigned list;
-
-	for (list = 0; list < HK_SLAB_LISTS; list++)
-		while (class->list[list] && batch->taken <= batch->want / 2)
-			take_run(slabs, size_class, class->list[list] - 1, batch);
-	class->batches += batch->taken != 0;
 }
 
 /* Gets a run for a class, not yet in its lists: true, and its number. No lock is held. */
@@ -261,14 +269,21 @@ static bool new_run(struct hk_slabs *slabs, unsigned size_class, uint32_t *numbe
 	return true;
 }
 
-static void take_new(struct hk_slabs *slabs, unsigned size_class, uint32_t number,
-		     struct batch *batch)
+/* A new run in a class's lists: its number plus one, or 0. Class lock held, but not meanwhile. */
+static uint32_t add_run(struct hk_slabs *slabs, unsigned size_class)
 {
 	const struct hk_class_info *info = &hk_class_infos[size_class];
 	struct hk_slab_class *class = &slabs->classes[size_class];
-	struct hk_slab *run = hk_slab(slabs->space, number);
+	struct hk_slab *run;
+	uint32_t number;
+	bool done;
 
+	class_unlock(slabs, size_class);
+	done = new_run(slabs, size_class, &number);
 	class_lock(slabs, size_class);
+	if (!done)
+		return 0;
+	run = hk_slab(slabs->space, number);
 	hk_classes_set(slabs->space, number, info->slabs, size_class);
 	list_insert(slabs, class, run, number, HK_SLAB_LISTS);
 	if (run->usable < info->blocks)
@@ -276,18 +291,17 @@ static void take_new(struct hk_slabs *slabs, unsigned size_class, uint32_t numbe
 	class->blocks_free += run->usable;
 	class->slabs += info->slabs;
 	atomic_fetch_add_explicit(&class->new_runs, 1, memory_order_relaxed);
-	/* from this run, whatever others returned meanwhile: none stays wholly free */
-	take_run(slabs, size_class, number, batch);
-	class->batches++;
-	class_unlock(slabs, size_class);
+	return number + 1;
 }
 
 static void give_run(struct hk_slabs *slabs, unsigned size_class, struct hk_slab *run,
 		     uint32_t number);
 
-/* Backs as many more slabs of a run as hold another block, and takes from it. No lock is held. */
-static void take_grown(struct hk_slabs *slabs, unsigned size_class, uint32_t number,
-		       struct batch *batch)
+/*
+ * Backs as many more slabs of a run as hold another block: whether it could. Class lock held, but
+ * not meanwhile.
+ */
+static bool grow_run(struct hk_slabs *slabs, unsigned size_class, uint32_t number)
 {
 	const struct hk_class_info *info = &hk_class_infos[size_class];
 	struct hk_slab_class *class = &slabs->classes[size_class];
@@ -296,8 +310,10 @@ static void take_grown(struct hk_slabs *slabs, unsigned size_class, uint32_t num
 		 want = hk_run_slabs(info, run->usable + 1u);
 	uint16_t usable = hk_run_blocks(info, want);
 	bool zeroed;
-	int error = hk_run_back(slabs->space, number + backed, want - backed, &zeroed);
+	int error;
 
+	class_unlock(slabs, size_class);
+	error = hk_run_back(slabs->space, number + backed, want - backed, &zeroed);
 	class_lock(slabs, size_class);
 	run->pinned = false;
 	if (error || usable < info->blocks)
@@ -306,7 +322,7 @@ static void take_grown(struct hk_slabs *slabs, unsigned size_class, uint32_t num
 		/* its blocks may all have come back */
 		if (run->free == run->usable)
 			give_run(slabs, size_class, run, number);
-		goto out_unlock;
+		return false;
 	}
 	if (!zeroed)
 		run->zeroed &= (uint8_t)hk_mask(0, run->usable);
@@ -314,11 +330,7 @@ static void take_grown(struct hk_slabs *slabs, unsigned size_class, uint32_t num
 	class->blocks_free += (size_t)usable - run->usable;
 	run->usable = usable;
 	list_update(slabs, class, run, number);
-	take_run(slabs, size_class, number, batch);
-	class->batches++;
-
-out_unlock:
-	class_unlock(slabs, size_class);
+	return true;
 }
 
 /* Takes a run out of the list of those that grow: one that needs no commit, else the first. */
@@ -343,77 +355,65 @@ static uint32_t growing_pop(struct hk_slabs *slabs, unsigned size_class)
 	return found;
 }
 
+/*
+ * A run with free blocks, grown or new, where no list has one: its number plus one, or 0. Class
+ * lock held, but not meanwhile; from when it is held again the run should not stay wholly free.
+ */
+static HK_NOINLINE uint32_t more_blocks(struct hk_slabs *slabs, unsigned size_class)
+{
+	uint32_t growing = growing_pop(slabs, size_class);
+
+	return growing && grow_run(slabs, size_class, growing - 1) ? growing
+								   : add_run(slabs, size_class);
+}
+
+/* The fullest run that has free blocks: its number plus one, or 0. */
+static inline uint32_t partial_run(const struct hk_slab_class *class)
+{
+	unsigned list;
+
+	for (list = 0; list < HK_SLAB_LISTS; list++)
+		if (class->list[list])
+			return class->list[list];
+	return 0;
+}
+
 size_t hk_slab_take(struct hk_slabs *slabs, unsigned size_class, void **blocks, size_t want,
 		    bool *zeroed)
 {
-	struct batch batch = { blocks + want, want, 0, true };
-	uint32_t number, growing = 0;
+	const struct hk_class_info *info = &hk_class_infos[size_class];
+	struct hk_slab_class *class = &slabs->classes[size_class];
+	void **end = blocks + want;
+	size_t taken = 0;
+	bool all_zeroed = true;
 
 	class_lock(slabs, size_class);
-	take_partial(slabs, size_class, &batch);
-	if (!batch.taken)
-		growing = growing_pop(slabs, size_class);
+	while (taken <= want / 2) {
+		uint32_t number = partial_run(class);
+		struct hk_slab *run;
+		size_t got;
+
+		if (!number && !taken)
+			number = more_blocks(slabs, size_class);
+		if (!number--)
+			break;
+		run = hk_slab(slabs->space, number);
+		HK_FORGET(run); /* else it is worked out anew for each use */
+		got = take_from_run(slabs, run, number, info, end, want - taken);
+		end -= got;
+		taken += got;
+		all_zeroed &= run->zeroed && forget_zero(slabs, run, number, info, end, got);
+		class->blocks_free -= got;
+		list_update(slabs, class, run, number);
+	}
+	count_out(class, taken);
+	class->batches += taken != 0;
 	class_unlock(slabs, size_class);
-	if (growing)
-		take_grown(slabs, size_class, growing - 1, &batch);
-	if (!batch.taken && new_run(slabs, size_class, &number))
-		take_new(slabs, size_class, number, &batch);
-	if (HK_UNLIKELY(batch.taken < want))
-		memmove(blocks, batch.end - batch.taken, batch.taken * sizeof(*blocks));
+	if (HK_UNLIKELY(taken < want))
+		memmove(blocks, end, taken * sizeof(*blocks));
 	if (zeroed)
-		*zeroed = batch.zeroed;
-	return batch.taken;
-}
-
-struct hk_slab_marks hk_slab_marks(const struct hk_slabs *const_slabs, unsigned size_class)
-{
-	struct hk_slabs *slabs = (struct hk_slabs *)const_slabs; /* for its atomics */
-	struct hk_superslabs *space = slabs->space;
-	struct hk_slab_marks marks = {
-		atomic_load_explicit(&space->memory->calls, memory_order_relaxed),
-		atomic_load_explicit(&space->new_superslabs, memory_order_relaxed),
-		atomic_load_explicit(&slabs->classes[size_class].new_runs, memory_order_relaxed),
-	};
-
-	return marks;
-}
-
-enum hk_stage hk_slab_stage(const struct hk_slabs *slabs, unsigned size_class,
-			    struct hk_slab_marks before)
-{
-	struct hk_slab_marks after = hk_slab_marks(slabs, size_class);
-
-	if (after.superslabs != before.superslabs)
-		return HK_STAGE_NEW_SUPERSLAB;
-	if (after.calls != before.calls)
-		return HK_STAGE_PLATFORM;
-	if (!size_class)
-		return HK_STAGE_LARGE;
-	return after.runs != before.runs ? HK_STAGE_NEW_SLAB : HK_STAGE_SLAB;
-}
-
-/* The number of the run that @ptr lies in, which is one of a class. */
-static inline uint32_t run_of(const struct hk_superslabs *space, const void *ptr)
-{
-	uint32_t slab = (uint32_t)hk_slab_number(space, ptr);
-
-	return slab - hk_slab(space, slab)->head;
-}
-
-/* Whether a block, live or free, begins at @offset of a run: which. */
-static inline bool is_block(const struct hk_class_info *info, size_t offset, uint32_t *block)
-{
-	*block = hk_class_index(info, offset);
-	return offset == (size_t)*block * info->size && *block < info->blocks;
-}
-
-static bool is_start(const struct hk_superslabs *space, unsigned size_class, const void *ptr)
-{
-	const unsigned char *base = hk_slab_address(space, run_of(space, ptr));
-	uint32_t block;
-
-	return is_block(&hk_class_infos[size_class], (size_t)((const unsigned char *)ptr - base),
-			&block);
+		*zeroed = all_zeroed;
+	return taken;
 }
 
 /* All blocks of a run are free: the class gives it up. Class lock held. */
@@ -464,7 +464,7 @@ struct return_batch {
 static void return_to_run(struct hk_slabs *slabs, unsigned size_class, struct return_batch *batch)
 {
 	const struct hk_class_info *info = &hk_class_infos[size_class];
-	uint32_t number = run_of(slabs->space, *batch->blocks), block;
+	uint32_t number = hk_run_of(slabs->space, *batch->blocks), block;
 	struct hk_slab *run = hk_slab(slabs->space, number);
 	uintptr_t base = (uintptr_t)hk_slab_address(slabs->space, number);
 	void *const *next = batch->blocks, *const *end = next + batch->count;
@@ -475,7 +475,7 @@ static void return_to_run(struct hk_slabs *slabs, unsigned size_class, struct re
 		void *const *from = next;
 		uint32_t *word, bits, index;
 
-		if (HK_UNLIKELY(!is_block(info, offset, &block)))
+		if (HK_UNLIKELY(!hk_is_block(info, offset, &block)))
 			fault = HK_FAULT_INTERIOR;
 		else if (HK_UNLIKELY(block >= run->fresh))
 			fault = HK_FAULT_FOREIGN; /* never handed out */
@@ -494,8 +494,8 @@ static void return_to_run(struct hk_slabs *slabs, unsigned size_class, struct re
 			if (++next == end)
 				break;
 			offset = (uintptr_t)*next - base;
-		} while (offset < bytes && is_block(info, offset, &block) && block / 32 == index &&
-			 block < run->fresh && !(bits >> block % 32 & 1));
+		} while (offset < bytes && hk_is_block(info, offset, &block) &&
+			 block / 32 == index && block < run->fresh && !(bits >> block % 32 & 1));
 		*word = bits;
 		if (hk_run_has_bitmap(info))
 			run->summary[index / 32] |= 1u << index % 32;
@@ -505,8 +505,7 @@ static void return_to_run(struct hk_slabs *slabs, unsigned size_class, struct re
 			give_run(slabs, size_class, run, number);
 			break;
 		}
-		if (HK_UNLIKELY(hk_slab_list(run->free, run->usable) != run->list))
-			list_update(slabs, &slabs->classes[size_class], run, number);
+		list_update(slabs, &slabs->classes[size_class], run, number);
 	}
 	batch->count = (size_t)(end - next);
 	batch->blocks = next;
@@ -564,12 +563,12 @@ bool hk_slab_make_large(struct hk_slabs *slabs, const void *ptr)
 	class_lock(slabs, size_class);
 	/* looked at again: another thread may have freed it */
 	is_one = hk_class_at(slabs->space, ptr) == size_class &&
-		 is_start(slabs->space, size_class, ptr);
+		 hk_is_start(slabs->space, size_class, ptr);
 	if (is_one) {
 		class->slabs -= hk_class_infos[size_class].slabs;
 		class->runs_emptied++;
 		count_out(class, 0 - (size_t)1);
-		hk_large_adopt(slabs->large, run_of(slabs->space, ptr),
+		hk_large_adopt(slabs->large, hk_run_of(slabs->space, ptr),
 			       hk_class_infos[size_class].slabs);
 	}
 	class_unlock(slabs, size_class);
@@ -582,14 +581,5 @@ enum hk_fault hk_slab_fault(const struct hk_slabs *slabs, const void *ptr)
 
 	if (!hk_is_block_class(byte))
 		return hk_large_fault(slabs->large, ptr);
-	return is_start(slabs->space, byte, ptr) ? HK_FAULT_NONE : HK_FAULT_INTERIOR;
-}
-
-size_t hk_slab_block_size(const struct hk_slabs *slabs, const void *ptr)
-{
-	unsigned byte = hk_class_at(slabs->space, ptr);
-
-	if (!hk_is_block_class(byte))
-		return byte ? hk_large_size(slabs->large, ptr) : 0;
-	return is_start(slabs->space, byte, ptr) ? hk_class_size(byte) : 0;
+	return hk_is_start(slabs->space, byte, ptr) ? HK_FAULT_NONE : HK_FAULT_INTERIOR;
 }

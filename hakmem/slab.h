@@ -70,14 +70,32 @@ struct hk_slab_marks {
 };
 
 /* Before work for a class; 0 for a large block. */
-struct hk_slab_marks hk_slab_marks(const struct hk_slabs *slabs, unsigned size_class);
+static inline struct hk_slab_marks hk_slab_marks(struct hk_slabs *slabs, unsigned size_class)
+{
+	struct hk_superslabs *space = slabs->space;
+	struct hk_slab_marks marks = {
+		atomic_load_explicit(&space->memory->calls, memory_order_relaxed),
+		atomic_load_explicit(&space->new_superslabs, memory_order_relaxed),
+		atomic_load_explicit(&slabs->classes[size_class].new_runs, memory_order_relaxed),
+	};
+
+	return marks;
+}
 
 /* After it: how far down it went, by what has grown meanwhile, whoever did it. */
-enum hk_stage hk_slab_stage(const struct hk_slabs *slabs, unsigned size_class,
-			    struct hk_slab_marks before);
+static inline enum hk_stage hk_slab_stage(struct hk_slabs *slabs, unsigned size_class,
+					  struct hk_slab_marks before)
+{
+	struct hk_slab_marks after = hk_slab_marks(slabs, size_class);
 
-/* Bytes of the block that begins at @ptr, 0 for what is none's start; lock-free. */
-size_t hk_slab_block_size(const struct hk_slabs *slabs, const void *ptr);
+	if (after.superslabs != before.superslabs)
+		return HK_STAGE_NEW_SUPERSLAB;
+	if (after.calls != before.calls)
+		return HK_STAGE_PLATFORM;
+	if (!size_class)
+		return HK_STAGE_LARGE;
+	return after.runs != before.runs ? HK_STAGE_NEW_SLAB : HK_STAGE_SLAB;
+}
 
 /*
  * A live block that has a run of its own, of more than HK_QUARTER_MAX bytes, becomes a large block
@@ -108,12 +126,55 @@ void hk_slab_walk(struct hk_slabs *slabs,
 /* Number of broken invariants; nothing else runs. */
 size_t hk_slab_check(struct hk_slabs *slabs);
 
-/* What slab.c and slab_check.c share. */
-
 static inline bool hk_is_block_class(unsigned byte)
 {
 	return byte && byte < HK_CLASSES;
 }
+
+/* The number of the run that @ptr lies in, which is one of a class. */
+static inline uint32_t hk_run_of(const struct hk_superslabs *space, const void *ptr)
+{
+	uint32_t slab = (uint32_t)hk_slab_number(space, ptr);
+
+	return slab - hk_slab(space, slab)->head;
+}
+
+/* Whether a block, live or free, begins at @offset of a run: which. */
+static inline bool hk_is_block(const struct hk_class_info *info, size_t offset, uint32_t *block)
+{
+	*block = hk_class_index(info, offset);
+	return offset == (size_t)*block * info->size && *block < info->blocks;
+}
+
+/* The same for an address, where the class's byte stands. */
+static inline bool hk_is_start(const struct hk_superslabs *space, unsigned size_class,
+			       const void *ptr)
+{
+	uint32_t slab = (uint32_t)hk_slab_number(space, ptr), block;
+	size_t offset = (size_t)hk_slab(space, slab)->head << HK_SLAB_SHIFT;
+
+	/* slabs begin at multiples of their size */
+	offset += (uintptr_t)ptr & (HK_SLAB_SIZE - 1);
+	return hk_is_block(&hk_class_infos[size_class], offset, &block);
+}
+
+/*
+ * Bytes of the block that begins at @ptr, 0 for what is none's start; lock-free. @byte is what
+ * hk_class_at() says of it.
+ */
+static inline size_t hk_slab_size_of(const struct hk_slabs *slabs, unsigned byte, const void *ptr)
+{
+	if (HK_LIKELY(hk_is_block_class(byte)))
+		return hk_is_start(slabs->space, byte, ptr) ? hk_class_size(byte) : 0;
+	return byte ? hk_large_size(slabs->large, ptr) : 0;
+}
+
+static inline size_t hk_slab_block_size(const struct hk_slabs *slabs, const void *ptr)
+{
+	return hk_slab_size_of(slabs, hk_class_at(slabs->space, ptr), ptr);
+}
+
+/* What slab.c and slab_check.c share. */
 
 /* The list for a run with @free of @blocks free: 1 holds the fullest; 0 is none. */
 static inline unsigned hk_slab_list(uint32_t free, uint32_t blocks)

@@ -253,6 +253,9 @@ bool hk_reserve_give(struct hk_superslabs *space);
 /* Makes the bitmap of a run accessible: 0 or an error. Locks: space. */
 int hk_bitmap_commit(struct hk_superslabs *space, uint32_t slab);
 
+/* Words of a bitmap that are neighbours: a cache line of them. */
+#define HK_BITMAP_LINE 16u
+
 /*
  * A word of a run's bitmap. The first lines of all bitmaps of a superslab come first, then their
  * second lines, and so on: most bitmaps are a line long, and so share pages.
@@ -260,10 +263,10 @@ int hk_bitmap_commit(struct hk_superslabs *space, uint32_t slab);
 static inline uint32_t *hk_bitmap_word(const struct hk_superslabs *space, uint32_t slab,
 				       uint32_t word)
 {
-	size_t line = word / 16 * HK_SUPERSLAB_SLABS + slab % HK_SUPERSLAB_SLABS;
+	size_t line = word / HK_BITMAP_LINE * HK_SUPERSLAB_SLABS + slab % HK_SUPERSLAB_SLABS;
 	size_t offset = slab / HK_SUPERSLAB_SLABS * HK_SUPERSLAB_BITMAPS + line * 64;
 
-	return (uint32_t *)(void *)(space->bitmaps + offset) + word % 16;
+	return (uint32_t *)(void *)(space->bitmaps + offset) + word % HK_BITMAP_LINE;
 }
 
 /*
