@@ -320,8 +320,12 @@ static bool resize_large(struct hk_front *front, void *ptr, size_t size)
  */
 static enum hk_fault resize_fault(struct hk_front *front, unsigned byte, void *ptr, size_t old)
 {
-	if (!old)
-		return hk_slab_fault(front->depot->slabs, ptr);
+	if (!old) {
+		enum hk_fault fault = hk_slab_fault(front->depot->slabs, ptr);
+
+		/* what another thread has got there meanwhile is not the caller's */
+		return fault ? fault : HK_FAULT_FOREIGN;
+	}
 	if (old > HK_QUARTER_MAX && hk_is_block_class(byte) && hk_front_holds(front, byte, ptr))
 		return HK_FAULT_DOUBLE_FREE;
 	return HK_FAULT_NONE;

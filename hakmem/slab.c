@@ -111,9 +111,7 @@ static inline unsigned char *take_one(unsigned char *block, size_t size, void **
  */
 static void take_row(unsigned char *block, size_t size, size_t count, void **end)
 {
-	void **bottom = end - count;
-
-	for (; end >= bottom + 8; end -= 8) {
+	for (; count >= 8; count -= 8, end -= 8) {
 		block = take_one(block, size, end - 1);
 		block = take_one(block, size, end - 2);
 		block = take_one(block, size, end - 3);
@@ -123,7 +121,7 @@ static void take_row(unsigned char *block, size_t size, size_t count, void **end
 		block = take_one(block, size, end - 7);
 		block = take_one(block, size, end - 8);
 	}
-	while (end > bottom)
+	for (; count; count--)
 		block = take_one(block, size, --end);
 }
 
@@ -355,18 +353,6 @@ static uint32_t growing_pop(struct hk_slabs *slabs, unsigned size_class)
 	return found;
 }
 
-/*
- * A run with free blocks, grown or new, where no list has one: its number plus one, or 0. Class
- * lock held, but not meanwhile; from when it is held again the run should not stay wholly free.
- */
-static HK_NOINLINE uint32_t more_blocks(struct hk_slabs *slabs, unsigned size_class)
-{
-	uint32_t growing = growing_pop(slabs, size_class);
-
-	return growing && grow_run(slabs, size_class, growing - 1) ? growing
-								   : add_run(slabs, size_class);
-}
-
 /* The fullest run that has free blocks: its number plus one, or 0. */
 static inline uint32_t partial_run(const struct hk_slab_class *class)
 {
@@ -376,6 +362,21 @@ static inline uint32_t partial_run(const struct hk_slab_class *class)
 		if (class->list[list])
 			return class->list[list];
 	return 0;
+}
+
+/*
+ * A run with free blocks, grown or new, where no list has one: its number plus one, or 0. Class
+ * lock held, but not meanwhile; from when it is held again the run should not stay wholly free.
+ */
+static HK_NOINLINE uint32_t more_blocks(struct hk_slabs *slabs, unsigned size_class)
+{
+	uint32_t growing = growing_pop(slabs, size_class), number;
+
+	if (growing && grow_run(slabs, size_class, growing - 1))
+		return growing;
+	number = add_run(slabs, size_class);
+	/* where there is no memory, blocks may have come back meanwhile */
+	return number ? number : partial_run(&slabs->classes[size_class]);
 }
 
 size_t hk_slab_take(struct hk_slabs *slabs, unsigned size_class, void **blocks, size_t want,

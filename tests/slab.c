@@ -247,6 +247,34 @@ Test(slab, a_fresh_run_leaves_in_aligned_groups)
 	close_slabs();
 }
 
+/* Behind the words of one run's bitmap that share a cache line come those of the next run's. */
+Test(slab, a_batch_may_go_beyond_a_line_of_the_bitmap)
+{
+	static void *blocks[4096];
+	void *others[HK_BATCH_MAX];
+	uint32_t run;
+	size_t n;
+
+	open_slabs(NULL);
+	cr_assert_eq(hk_class_infos[1].blocks, COUNT(blocks));
+	take_run(1, blocks);
+	run = (uint32_t)hk_slab_number(space, blocks[0]);
+	cr_assert_eq(take_blocks(2, others, HK_BATCH_MAX), HK_BATCH_MAX);
+	cr_assert_eq(hk_slab_number(space, others[0]), run + 1);
+	give_blocks(others, 32);
+	/* each bit of the run's bitmap is set when it is used again */
+	for (n = 0; n < COUNT(blocks); n += HK_BATCH_MAX)
+		give_blocks(blocks + n, HK_BATCH_MAX);
+	cr_assert_eq(slabs->classes[1].slabs, 0);
+	cr_assert_eq(take_blocks(1, blocks, 32), 32);
+	for (n = 32; n < 2 * 32 * HK_BITMAP_LINE; n += HK_BATCH_MAX) {
+		cr_assert_eq(take_blocks(1, blocks, HK_BATCH_MAX), HK_BATCH_MAX);
+		cr_assert_eq(blocks[0], block_at(run, 1, n));
+	}
+	cr_assert_eq(slabs->classes[2].blocks_out, HK_BATCH_MAX - 32);
+	close_slabs();
+}
+
 Test(slab, what_came_back_leaves_before_what_never_left)
 {
 	static const unsigned classes[] = { 2, 10, 40 };

@@ -187,6 +187,26 @@ Test(slab_charged, a_run_that_cannot_grow_stays_as_it_is)
 	close_slabs();
 }
 
+static int return_one_and_fail(void)
+{
+	cr_assert_eq(hk_slab_return(slabs, &first_blocks[2], 1, bad), 0);
+	fault.fail_from = 1;
+	return -1;
+}
+
+Test(slab_charged, what_came_back_serves_where_there_is_no_memory)
+{
+	void *block;
+
+	open_full_slab();
+	in_commit = return_one_and_fail;
+	cr_assert_eq(hk_slab_take(slabs, GROWING, &block, 1, NULL), 1);
+	cr_assert_eq(block, first_blocks[2]);
+	cr_assert_eq(slabs->classes[GROWING].new_runs, 1);
+	cr_assert_eq(slabs->classes[GROWING].blocks_out, IN_FIRST);
+	close_slabs();
+}
+
 Test(slab_charged, a_run_that_empties_while_it_grows_is_kept)
 {
 	void *block;
