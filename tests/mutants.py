@@ -119,8 +119,9 @@ class Sources:
         flags = " ".join(
             [configure.CFLAGS, platform["cflags"], configure.PROFILES["debug"]["cflags"]]
         )
-        # A mutant may well leave something unused: no warnings.
-        self.flags = [flag for flag in flags.split() if not flag.startswith(("-W", "-I"))] + ["-w"]
+        # A mutant may well leave something unused: no warnings. Without -g it takes a third less.
+        self.flags = [flag for flag in flags.split() if not flag.startswith(("-W", "-I", "-g"))]
+        self.flags.append("-w")
         self.sources = (
             configure.LIBRARY + platform["library"] + platform["samples"]
             + configure.TESTED_SAMPLES + tests()
