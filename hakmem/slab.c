@@ -417,6 +417,14 @@ size_t hk_slab_take(struct hk_slabs *slabs, unsigned size_class, void **blocks, 
 	return taken;
 }
 
+/* The number of the run that @ptr lies in, which is one of a class. */
+static inline uint32_t run_of(const struct hk_superslabs *space, const void *ptr)
+{
+	uint32_t slab = (uint32_t)hk_slab_number(space, ptr);
+
+	return slab - hk_slab(space, slab)->head;
+}
+
 /* All blocks of a run are free: the class gives it up. Class lock held. */
 static void give_run(struct hk_slabs *slabs, unsigned size_class, struct hk_slab *run,
 		     uint32_t number)
@@ -465,7 +473,7 @@ struct return_batch {
 static void return_to_run(struct hk_slabs *slabs, unsigned size_class, struct return_batch *batch)
 {
 	const struct hk_class_info *info = &hk_class_infos[size_class];
-	uint32_t number = hk_run_of(slabs->space, *batch->blocks), block;
+	uint32_t number = run_of(slabs->space, *batch->blocks), block;
 	struct hk_slab *run = hk_slab(slabs->space, number);
 	uintptr_t base = (uintptr_t)hk_slab_address(slabs->space, number);
 	void *const *next = batch->blocks, *const *end = next + batch->count;
@@ -569,7 +577,7 @@ bool hk_slab_make_large(struct hk_slabs *slabs, const void *ptr)
 		class->slabs -= hk_class_infos[size_class].slabs;
 		class->runs_emptied++;
 		count_out(class, 0 - (size_t)1);
-		hk_large_adopt(slabs->large, hk_run_of(slabs->space, ptr),
+		hk_large_adopt(slabs->large, run_of(slabs->space, ptr),
 			       hk_class_infos[size_class].slabs);
 	}
 	class_unlock(slabs, size_class);

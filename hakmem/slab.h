@@ -131,14 +131,6 @@ static inline bool hk_is_block_class(unsigned byte)
 	return byte && byte < HK_CLASSES;
 }
 
-/* The number of the run that @ptr lies in, which is one of a class. */
-static inline uint32_t hk_run_of(const struct hk_superslabs *space, const void *ptr)
-{
-	uint32_t slab = (uint32_t)hk_slab_number(space, ptr);
-
-	return slab - hk_slab(space, slab)->head;
-}
-
 /* Whether a block, live or free, begins at @offset of a run: which. */
 static inline bool hk_is_block(const struct hk_class_info *info, size_t offset, uint32_t *block)
 {
