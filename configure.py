@@ -180,6 +180,7 @@ TESTS = [
     "tests/fault_platform.c",
     "tests/contract.c",
     "tests/platforms.c",
+    "tests/posix.c",
     "tests/large_pages.c",
     "tests/host_platform.c",
     "tests/host.c",

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * One test of the contract that runs against any platform, and the tests that run it on those
- * that come with the library. What only one platform promises is in tests/platforms.c.
+ * that come with the library. What only one platform promises is in tests/posix.c and
+ * tests/platforms.c.
  */
 #if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE
