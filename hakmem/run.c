@@ -60,12 +60,21 @@ static uint32_t find(const struct hk_superslabs *space, struct hk_map *map, uint
 #define AHEAD_LEFT                                                                                 \
 	((size_t)4 << 20) /* bytes; with less left of a limit superslabs come one by one */
 
-static uint32_t ahead_of(size_t have)
+/* Slabs to commit at once: a power of two, fewer near the limit. */
+static uint32_t commit_step(const struct hk_superslabs *space)
 {
+	size_t have = atomic_load_explicit(&((struct hk_superslabs *)space)->committed,
+					   memory_order_relaxed);
+	size_t left = hk_memory_left(space->memory);
 	size_t small = have / 4 < AHEAD_SMALL ? have / 4 : AHEAD_SMALL;
 	size_t large = have / 8 < AHEAD_LARGE ? have / 8 : AHEAD_LARGE;
+	size_t step = small > large ? small : large;
 
-	return (uint32_t)(small > large ? small : large);
+	if (left != SIZE_MAX && left / 4 / HK_SLAB_SIZE < step)
+		step = left / 4 / HK_SLAB_SIZE;
+	while (step & (step - 1))
+		step &= step - 1;
+	return (uint32_t)step;
 }
 
 /* Where a run at the end of the superslabs there are would end; SIZE_MAX: beyond the range. */
@@ -85,15 +94,16 @@ static size_t end_with(const struct hk_superslabs *space, uint32_t count, size_t
  */
 static int add_room(struct hk_superslabs *space, uint32_t count, size_t align)
 {
-	size_t slab = end_with(space, count, align), ahead;
+	size_t slab = end_with(space, count, align), step, end;
 
 	if (slab == SIZE_MAX)
 		return HK_ERROR_ADDRESS_SPACE;
 	if (hk_memory_left(space->memory) < AHEAD_LEFT)
 		return hk_space_add(space, slab);
-	ahead = ahead_of(atomic_load_explicit(&space->committed, memory_order_relaxed));
-	if (ahead > AHEAD_SMALL && !hk_space_is_charged(space) &&
-	    slab + ahead <= space->slabs_max && !hk_space_add(space, slab + ahead))
+	step = commit_step(space);
+	end = (slab + step - 1) & ~(step - 1);
+	if (step > AHEAD_SMALL && !hk_space_is_charged(space) && end <= space->slabs_max &&
+	    !hk_space_add(space, end))
 		return 0;
 	return hk_space_add(space, slab);
 }
@@ -109,23 +119,16 @@ static void note_use(struct hk_superslabs *space, uint32_t end)
 		space->used_high = used;
 }
 
-/* Slabs to commit beyond a run: more the larger the arena, none near the limit. */
+/* Slabs to commit beyond a run: up to the next multiple of the step. */
 static uint32_t commit_ahead(const struct hk_superslabs *space, uint32_t end)
 {
-	size_t have = atomic_load_explicit(&((struct hk_superslabs *)space)->committed,
-					   memory_order_relaxed);
-	size_t left = hk_memory_left(space->memory);
-	uint32_t step = ahead_of(have), slab;
+	uint32_t step = commit_step(space), slab;
 
-	if (left != SIZE_MAX && left / 4 / HK_SLAB_SIZE < step)
-		step = (uint32_t)(left / 4 / HK_SLAB_SIZE);
-	while (step & (step - 1))
-		step &= step - 1;
 	/* not where another allocation might miss what is marked used for the time */
 	if (hk_space_is_charged(space) || step < 2 ||
 	    space->slabs_max - hk_space_used(space) < 8 * step)
 		return 0;
-	/* up to the next multiple of the step, as far as it is free and not committed */
+	/* as far as it is free and not committed */
 	for (slab = end; slab % step; slab++)
 		if (!hk_map_is_set(&space->free, slab, 1) || hk_space_is_committed(space, slab))
 			break;

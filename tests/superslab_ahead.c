@@ -33,6 +33,15 @@ Test(superslab_ahead, commits_ahead_as_the_arena_grows)
 	cr_assert_eq(largest, 256);
 	cr_assert_lt(fault.counts[FAULT_COMMIT], 120, "4000 slabs in %llu steps",
 		     (unsigned long long)fault.counts[FAULT_COMMIT]);
+	/* each commit is a whole step, each superslab but as many as that needs */
+	before = fault.counts[FAULT_COMMIT];
+	for (; slab < 6000; slab++) {
+		cr_assert_eq(taken(1), slab);
+		must(space->free.leaves * 32 <= slab + 1 + 256, "%u superslabs for slab %u",
+		     space->free.leaves, slab);
+	}
+	cr_assert_lt(fault.counts[FAULT_COMMIT] - before, 20, "2000 slabs in %llu steps",
+		     (unsigned long long)(fault.counts[FAULT_COMMIT] - before));
 	close_space();
 }
 
