@@ -129,6 +129,7 @@ SAMPLES = {
     "upkeep": [
         "samples/upkeep.c",
         "samples/upkeep_arenas.c",
+        "samples/upkeep_slices.c",
         "samples/replay_load.c",
         "samples/trace.c",
     ],

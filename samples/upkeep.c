@@ -2,9 +2,7 @@
 /*
  * upkeep: what keeping an arena in order costs, against the bars that this project sets itself.
  *
- * Slices: hk_arena_maintain() and hk_arena_trim() with 200 us each, 10,000 calls at a heap of
- * 8 MiB and of --heap bytes; of each call the processor time of its thread. Arenas: see
- * upkeep_arenas.c. Levels: a recorded program is played 100 times, each time the arena is reset or
+ * Slices: see upkeep_slices.c. Arenas: see upkeep_arenas.c. Levels: a recorded program is played 100 times, each time the arena is reset or
  * made anew; in the first two the caches learn how their classes are used, which a reset does not
  * make them forget. Hand-over: one thread allocates a million blocks a second, another frees them
  * late; against the same on one thread.
@@ -23,8 +21,6 @@
 
 #define KIB ((size_t)1 << 10)
 #define MIB ((size_t)1 << 20)
-#define SLICE_NS 200000
-#define BAR_SLICE_NS 300000
 #define SMALL_HEAP (8 * MIB)
 #define LEVELS 100
 #define SETTLED 2 /* caches learn in the first levels how their classes are used */
@@ -60,12 +56,6 @@ void note(const char *name, double value, double bar, const char *unit)
 		fprintf(stderr, "\r%-78s", row->name);
 }
 
-static uint64_t roll(uint64_t *random, uint64_t below)
-{
-	*random = *random * UINT64_C(6364136223846793005) + 1442695040888963407;
-	return (*random >> 33) % below;
-}
-
 int open_arena(struct hk_arena **arena, struct hk_cache **cache, struct hk_arena_config config)
 {
 	int error = hk_arena_create(arena, &config);
@@ -74,118 +64,6 @@ int open_arena(struct hk_arena **arena, struct hk_cache **cache, struct hk_arena
 		error = hk_cache_create(*arena, cache);
 	if (error)
 		fprintf(stderr, "upkeep: %s\n", hk_error_name(error));
-	return error;
-}
-
-/* Blocks of 16 bytes to 64 KiB, small ones more often, written to in each page. */
-static size_t fill(struct hk_cache *cache, void **blocks, size_t most, size_t bytes,
-		   uint64_t *random)
-{
-	size_t count = 0, sum = 0;
-
-	while (count < most && sum < bytes) {
-		size_t size = 16 + (size_t)roll(random, (uint64_t)1 << (6 + roll(random, 11)));
-		size_t at;
-		volatile unsigned char *block = hk_alloc(cache, size);
-
-		if (!block)
-			break;
-		for (at = 0; at < size; at += 4096)
-			block[at] = 1;
-		blocks[count++] = (void *)(uintptr_t)block;
-		sum += size;
-	}
-	return count;
-}
-
-struct slices {
-	uint64_t worst_ns;
-	uint64_t calls;
-	uint64_t longer; /* than the bar */
-};
-
-static void note_slice(struct slices *found, uint64_t start)
-{
-	uint64_t ns = os_thread_cpu_ns() - start;
-
-	found->calls++;
-	found->longer += ns > BAR_SLICE_NS;
-	if (ns > found->worst_ns)
-		found->worst_ns = ns;
-}
-
-static void tell_slices(const char *what, size_t bytes, const struct slices *found)
-{
-	char name[96];
-
-	snprintf(name, sizeof(name), "%s at %zu MiB, worst of %" PRIu64 " (%" PRIu64 " longer)",
-		 what, bytes / MIB, found->calls, found->longer);
-	note(name, (double)found->worst_ns / 1000, (double)BAR_SLICE_NS / 1000, "us");
-}
-
-/* Some of the blocks go, others come, and now and then an eighth goes at once. */
-static void churn(struct hk_cache *cache, void **blocks, size_t *count, uint64_t *random, bool much)
-{
-	size_t part = much ? *count / 8 : 200, i;
-
-	for (i = 0; i < part && *count; i++) {
-		size_t victim = (size_t)roll(random, *count);
-
-		hk_free(cache, blocks[victim]);
-		blocks[victim] = blocks[--*count];
-	}
-	if (!much)
-		*count += fill(cache, blocks + *count, part, SIZE_MAX, random);
-}
-
-static int slices_at(size_t bytes)
-{
-	struct slices trims = { 0 }, maintains = { 0 };
-	size_t most = bytes / 512, count, mapped, again;
-	void **blocks = cli_array(most, sizeof(*blocks), &mapped);
-	struct hk_arena *arena;
-	struct hk_cache *cache;
-	uint64_t random = 1, start;
-	int error = -1;
-
-	if (!blocks)
-		return fprintf(stderr, "upkeep: no memory\n");
-	if (open_arena(&arena, &cache,
-		       (struct hk_arena_config){ .address_space = 2 * bytes + 256 * MIB,
-						 .maintain_delay = 64 }))
-		goto out_unmap;
-	count = fill(cache, blocks, most, bytes, &random);
-	while (maintains.calls < slices) {
-		churn(cache, blocks, &count, &random, maintains.calls % 512 == 511);
-		start = os_thread_cpu_ns();
-		hk_arena_maintain(arena, SLICE_NS);
-		note_slice(&maintains, start);
-		if (maintains.calls % 1024 == 0)
-			count += fill(cache, blocks + count, most - count,
-				      bytes - hk_arena_used(arena) < bytes
-					      ? bytes - hk_arena_used(arena)
-					      : 0,
-				      &random);
-	}
-	/* a level goes, and comes again, and goes, until there were calls enough */
-	while (trims.calls < slices) {
-		hk_free_bulk(cache, count, blocks);
-		hk_cache_flush(cache);
-		do {
-			start = os_thread_cpu_ns();
-			again = hk_arena_trim(arena, 0, SLICE_NS);
-			note_slice(&trims, start);
-		} while (again && trims.calls < slices);
-		count = trims.calls < slices ? fill(cache, blocks, most, bytes, &random) : 0;
-	}
-	tell_slices("hk_arena_maintain(200 us)", bytes, &maintains);
-	tell_slices("hk_arena_trim(200 us)", bytes, &trims);
-	hk_arena_reset(arena);
-	error = hk_arena_check(arena) != 0;
-	hk_arena_destroy(arena);
-
-out_unmap:
-	os_unmap(blocks, mapped);
 	return error;
 }
 
@@ -444,14 +322,19 @@ static void show(void)
 		fprintf(stderr, "\r%-78s\r", "");
 	printf(as_json ? "{\"rows\": [" : "");
 	for (row = rows; row < rows + row_count; row++) {
-		bool met = row->value <= row->bar;
+		bool met = row->value <= row->bar || !row->bar;
 
 		missed += !met;
-		if (as_json)
+		if (as_json && !row->bar)
+			printf("%s\n  {\"name\": \"%s\", \"value\": %.3f, \"unit\": \"%s\"}",
+			       row > rows ? "," : "", row->name, row->value, row->unit);
+		else if (as_json)
 			printf("%s\n  {\"name\": \"%s\", \"value\": %.3f, \"bar\": %.3f, "
 			       "\"unit\": \"%s\", \"met\": %s}",
 			       row > rows ? "," : "", row->name, row->value, row->bar, row->unit,
 			       met ? "true" : "false");
+		else if (!row->bar)
+			printf("%-74s %9.2f  no bar, %s\n", row->name, row->value, row->unit);
 		else
 			printf("%-74s %9.2f  %s %g %s\n", row->name, row->value,
 			       met ? "met:   " : "missed:", row->bar, row->unit);
@@ -465,7 +348,8 @@ int main(int argc, char **argv)
 
 	if (!parse(argc, argv, &status))
 		return status;
-	if (os_thread_cpu_ns() && (slices_at(SMALL_HEAP) || slices_at((size_t)heap_bytes)))
+	if (os_thread_cpu_ns() &&
+	    (slices_at(SMALL_HEAP, slices) || slices_at((size_t)heap_bytes, slices)))
 		return CLI_BAD;
 	if (ends() || crowd() || (trace_path && levels(trace_path)) || hand_overs())
 		return CLI_BAD;
