@@ -195,7 +195,7 @@ Test(cache, flush_returns_the_spare_magazine_too)
 	for (i = 0; i < COLD_USES; i++)
 		hk_free(heap.cache, hk_arena_alloc(heap.arena, 80));
 	cr_assert_eq(cached_bytes(heap.arena), 0, "of the first uses nothing is kept");
-	for (many = 1; many <= 62; many++) {
+	for (many = 1; many <= 126; many++) {
 		for (i = 0; i < many; i++)
 			blocks[i] = hk_arena_alloc(heap.arena, 80);
 		for (i = 0; i < many; i++)

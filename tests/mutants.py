@@ -263,7 +263,7 @@ class Timing:
             if not times:
                 raise Mistake(f"mutants.txt:{mutant.line}: there is no test {name}")
             total += sum(times)
-        return max(15.0, 10 * total)
+        return max(8.0, 10 * total)
 
 
 def catch(sources, timing, mutant, where):
@@ -278,6 +278,7 @@ def catch(sources, timing, mutant, where):
         )
         if code is None:
             return "time over in " + ", ".join(mutant.tests)
+        others = " and none of those named" if code == 0 else ""
         if code == 0:
             program = sources.build(mutant, where, sources.sources)
             code, text = run_tests(sources.folder, program, timing.whole, ["-j1", "-f"])
@@ -285,7 +286,7 @@ def catch(sources, timing, mutant, where):
                 return "time over in the whole program"
         if code == 0:
             return ""
-        return ", ".join(failures(text)[:1]) or "a test program that died"
+        return (", ".join(failures(text)[:1]) or "a test program that died") + others
     finally:
         shutil.rmtree(where, ignore_errors=True)
 
