@@ -136,9 +136,12 @@ class Sources:
 
     @staticmethod
     def find_tests(source):
+        """Names; none where a macro makes some, whose names are not in the file."""
         with open(os.path.join(ROOT, source), encoding="utf-8") as file:
-            found = re.findall(r"^Test\((\w+), (\w+)", file.read(), re.M)
-        return [f"{suite}/{test}" for suite, test in found]
+            text = file.read()
+        found = re.findall(r"^Test\((\w+), (\w+)", text, re.M)
+        all_of_them = len(found) == len(re.findall(r"\bTest\(", text))
+        return [f"{suite}/{test}" for suite, test in found] if all_of_them else []
 
     def named_by(self, mutant):
         """The sources, without files whose tests are all others than those that a mutant names."""
@@ -278,6 +281,8 @@ def catch(sources, timing, mutant, where):
         )
         if code is None:
             return "time over in " + ", ".join(mutant.tests)
+        if "Tested: 0 " in text:
+            raise Mistake("none of the tests that it names ran")
         others = " and none of those named" if code == 0 else ""
         if code == 0:
             program = sources.build(mutant, where, sources.sources)
