@@ -7,6 +7,12 @@ static void drop(struct hk_kept *kept, uint32_t index)
 	kept->runs[index] = kept->runs[--kept->count];
 }
 
+/* Whether @run lies right behind that which was taken last. */
+static bool follows(const struct hk_kept_run *run, const struct hk_kept_run *last)
+{
+	return last->count && last->first + last->count == run->first;
+}
+
 bool hk_kept_take(struct hk_kept *kept, uint32_t count, uint32_t *first)
 {
 	struct hk_kept_run *best = NULL, *run;
@@ -21,8 +27,12 @@ bool hk_kept_take(struct hk_kept *kept, uint32_t count, uint32_t *first)
 	if (!best)
 		return false;
 	*first = best->first;
-	best->first += count;
 	best->count -= count;
+	if (follows(best, &kept->last) && count > kept->last.count)
+		*first += best->count;
+	else
+		best->first += count;
+	kept->last = (struct hk_kept_run){ *first, count };
 	kept->slabs -= count;
 	if (!best->count)
 		drop(kept, (uint32_t)(best - kept->runs));

@@ -46,6 +46,25 @@ Test(kept, the_shortest_that_is_long_enough_serves_the_lowest_of_these)
 	cr_assert_eq(kept.count + kept.slabs, 0);
 }
 
+/* 9, 17, 33: each twice the one before, which is given back when it is copied. */
+Test(kept, what_grows_comes_back_to_where_it_was)
+{
+	keep(100, 50);
+	cr_assert_eq(served(9), 100);
+	cr_assert_eq(served(17), 133, "not right behind it");
+	keep(100, 9);
+	cr_assert_eq(served(33), 100);
+	keep(133, 17);
+	keep(100, 33);
+	cr_assert_eq(served(10), 100);
+	cr_assert_eq(served(10), 110, "no longer than the one before");
+	cr_assert_eq(served(9), 120, "shorter");
+	keep(300, 15);
+	cr_assert_eq(served(10), 300, "longer, but elsewhere");
+	cr_assert_eq(served(20), 129);
+	cr_assert_eq(kept.slabs, 6);
+}
+
 Test(kept, neighbours_are_merged)
 {
 	keep(100, 10);

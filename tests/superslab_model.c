@@ -108,6 +108,16 @@ static uint32_t plain_find_broken(uint32_t count)
 	return HK_MAP_NONE;
 }
 
+/* Where in a kept run: at its start, or, right behind the last taken, for a longer one, at its end. */
+static uint32_t plain_part(uint32_t from, uint32_t length, uint32_t count)
+{
+	const struct hk_kept_run *last = &space->kept.last;
+
+	return last->count && last->first + last->count == from && count > last->count
+		       ? from + length - count
+		       : from;
+}
+
 /* The shortest run kept in no pile that is long enough, the lowest of these. */
 static uint32_t plain_find_kept(uint32_t count)
 {
@@ -121,7 +131,22 @@ static uint32_t plain_find_kept(uint32_t count)
 		best = slab;
 		best_length = end - slab;
 	}
-	return best;
+	return best == HK_MAP_NONE ? best : plain_part(best, best_length, count);
+}
+
+/* In what is kept from now on: free slabs from @found on, as one with what is kept beside them. */
+static uint32_t plain_keep(uint32_t found, uint32_t count)
+{
+	uint32_t end = found + count;
+
+	while (end < space->high && end < found + count + 512 && plain.had[end] &&
+	       !plain.used[end] && !plain.kept[end])
+		end++;
+	while (end < space->slabs_max && plain.kept[end] == LOOSE)
+		end++;
+	while (found && plain.kept[found - 1] == LOOSE)
+		found--;
+	return plain_part(found, end - found, count);
 }
 
 /* Slabs that are kept so. */
@@ -217,13 +242,12 @@ static uint32_t plain_place(uint32_t count, size_t align)
 		if (found != HK_MAP_NONE)
 			return found;
 		found = plain_find(count, align, READY | FOUND);
-		if (found != HK_MAP_NONE && found + count <= space->high) {
-			/* it is kept now, as one with what was kept before it */
-			while (found && plain.kept[found - 1] == LOOSE)
-				found--;
-			return found;
+		if (found == HK_MAP_NONE || found + count > space->high) {
+			plain_drop_loose();
+			found = plain_find(count, align, READY | FOUND);
 		}
-		plain_drop_loose();
+		if (found != HK_MAP_NONE && found + count <= space->high)
+			return plain_keep(found, count);
 	}
 	found = plain_find_free(count, align);
 	if (plain_is_reason(found, count, plain_count(LOOSE))) {
