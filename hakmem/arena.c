@@ -298,6 +298,8 @@ int hk_arena_create(struct hk_arena **result, const struct hk_arena_config *conf
 					    layout.slabs_max * HK_SLAB_SIZE, true);
 		/* what a move leaves would have small pages for ever, and a mapping of its own */
 		arena->memory.platform.move = NULL;
+		if (memory.platform.decommit_large)
+			arena->memory.platform.decommit = memory.platform.decommit_large;
 	}
 	arena->upkeep.delay = config->maintain_delay ? config->maintain_delay : DELAY_DEFAULT;
 	arena->reserve_slabs = (uint32_t)reserve;

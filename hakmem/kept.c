@@ -28,7 +28,7 @@ bool hk_kept_take(struct hk_kept *kept, uint32_t count, uint32_t *first)
 		return false;
 	*first = best->first;
 	best->count -= count;
-	if (follows(best, &kept->last) && count > kept->last.count)
+	if (follows(best, &kept->last) && 2 * count >= 3 * kept->last.count)
 		*first += best->count;
 	else
 		best->first += count;

@@ -8,10 +8,11 @@
  * the same pages. Longer ones are few: the shortest run that is long enough serves, of these the
  * lowest, and each call looks at all of them.
  *
- * A run is taken from its start; but a longer one right behind the one before from its end. That
- * is what a block does that grows by being copied: the one before is given back next, and what
- * it leaves is then one with the rest, where the next one fits. (Minetest's buffers, 0.5, 1 and
- * 2 MiB: 56 of 1831 pages less are touched in its first pass.)
+ * A run is taken from its start; but from its end where it lies right behind the run that was taken
+ * last, for one that is half as long again or longer. That is what a block does that grows by being
+ * copied: the run before is given back next, and is then one with the rest (if need be after piles
+ * were given up), where the next one fits. (Minetest's buffers, 0.5, 1 and 2 MiB: 56 of 1831 pages
+ * less are touched in its first pass.)
  *
  * Guarded by the lock of who owns it.
  */
@@ -40,7 +41,7 @@ struct hk_kept {
 	uint32_t count;		 /* runs in no pile */
 	uint32_t slabs;		 /* of all of them, those in piles too */
 	uint32_t piled;		 /* of those */
-	struct hk_kept_run last; /* that was taken; no slabs: none */
+	struct hk_kept_run last; /* that was taken, from a pile too; no slabs: none */
 	struct hk_kept_run runs[HK_KEPT_MAX];
 	uint32_t piles[HK_KEPT_PILES]; /* the run on top, plus one; linked by their headers */
 };

@@ -122,7 +122,11 @@ bool hk_space_take_kept(struct hk_superslabs *space, uint32_t count, uint32_t *f
 {
 	if (!is_for_keeping(space, count))
 		return false;
-	if (pile_take(space, count, first) || hk_kept_take(&space->kept, count, first))
+	if (pile_take(space, count, first)) {
+		space->kept.last = (struct hk_kept_run){ *first, count };
+		return true;
+	}
+	if (hk_kept_take(&space->kept, count, first))
 		return true;
 	return (keep_ready(space, count) ||
 		(hk_space_drop_loose(space) && keep_ready(space, count))) &&

@@ -97,6 +97,8 @@ enum hk_platform_flag {
  *	@large_pages asks for. Its content is undefined. Of the functions above, only @release is
  *	called for the range and @populate for parts of it. Returns NULL where the system has none
  *	or the host may not have them: the arena then calls @reserve.
+ * @decommit_large: Optional: as @decommit, for ranges in which @large_pages was asked for, so that
+ *	what is committed again may have large pages again. Without it @decommit is called.
  *
  * Fields are added at the end; zero means absent.
  */
@@ -117,6 +119,7 @@ struct hk_platform {
 	void (*wake)(void *context, uint32_t *word);
 	size_t address_space;
 	void *(*reserve_large)(void *context, size_t size, size_t align);
+	int (*decommit_large)(void *context, void *ptr, size_t size);
 };
 
 /**

@@ -61,6 +61,10 @@
 #define SYS_futex SYS_futex_time64 /* 32-bit systems that never had another */
 #endif
 
+#if defined(__linux__) && !defined(SYS_process_madvise) && !defined(__alpha__)
+#define SYS_process_madvise 440 /* 5.10 */
+#endif
+
 /* As in linux/futex.h, which is not everywhere where Linux is. */
 #define FUTEX_WAIT_PRIVATE (0 | 128)
 #define FUTEX_WAKE_PRIVATE (1 | 128)
@@ -70,7 +74,8 @@
  * tables with it, some of them later, in an interrupt of whoever runs then: 80 to 130 us in the
  * middle of any call, twice after each level that `workload frames --latency` unloads. The tables
  * of smaller ranges stay, 4 KiB for 2 MiB. As parts of one call these interrupt other processors
- * once, not once each. An older kernel does not know the thread's name for itself, and says EBADF.
+ * once, not once each (6.18; not the first kernels that take them). An older one does not know the
+ * thread's name for itself, and says EBADF. Large pages would be split by parts.
  */
 #define ADVISE_SELF (-10000) /* PIDFD_SELF_THREAD, 6.15 */
 #define ADVISE_PART (((size_t)2 << 20) - PAGE_SIZE_MAX)
@@ -122,9 +127,9 @@ static bool advise_parts(unsigned char *ptr, size_t size)
 }
 
 /* Return: 0 or an errno. */
-static int advise_decommit(void *ptr, size_t size)
+static int advise_decommit(void *ptr, size_t size, bool large)
 {
-	if (size > ADVISE_PART && advise_parts(ptr, size))
+	if (!large && size > ADVISE_PART && advise_parts(ptr, size))
 		return 0;
 	return madvise(ptr, size, MADV_DONTNEED) ? errno : 0;
 }
@@ -162,10 +167,11 @@ static void advise_small_pages(void *ptr, size_t size)
 	(void)size;
 }
 
-static int advise_decommit(void *ptr, size_t size)
+static int advise_decommit(void *ptr, size_t size, bool large)
 {
 	(void)ptr;
 	(void)size;
+	(void)large;
 	return EINVAL;
 }
 
@@ -259,7 +265,7 @@ static int posix_move(void *context, void *from, size_t from_size, void *to, siz
 
 out_back:
 	memcpy(source, target, done);
-	advise_decommit(target, done);
+	advise_decommit(target, done, false);
 	return -1;
 }
 
@@ -352,11 +358,25 @@ static int posix_commit(void *context, void *ptr, size_t size)
 }
 
 /* Pages that the host locked in memory cannot be given back by advice, but by remapping. */
+static int decommit_pages(void *context, void *ptr, size_t size, bool large)
+{
+	int saved = errno;
+
+	if ((context != CONTEXT_ADVISE || advise_decommit(ptr, size, large)) &&
+	    !map_inaccessible(ptr, size, MAP_FIXED))
+		return -1;
+	errno = saved;
+	return 0;
+}
+
 static int posix_decommit(void *context, void *ptr, size_t size)
 {
-	if (context == CONTEXT_ADVISE && advise_decommit(ptr, size) == 0)
-		return 0;
-	return map_inaccessible(ptr, size, MAP_FIXED) ? 0 : -1;
+	return decommit_pages(context, ptr, size, false);
+}
+
+static int posix_decommit_large(void *context, void *ptr, size_t size)
+{
+	return decommit_pages(context, ptr, size, true);
 }
 
 static void posix_release(void *context, void *ptr, size_t size)
@@ -411,6 +431,7 @@ int hk_platform_system(struct hk_platform *platform)
 		.reserve = posix_reserve,
 		.commit = posix_commit,
 		.decommit = posix_decommit,
+		.decommit_large = posix_decommit_large,
 		.release = posix_release,
 		.now_ns = posix_now_ns,
 		.populate = posix_populate,

@@ -119,19 +119,19 @@ static void alone_close(struct alone *alone)
 		alone->platform.release(alone->platform.context, alone->range, ALONE_SIZE);
 }
 
-/* One slice: @step bytes at a time, as far as the time of the call before goes. */
-static void alone_slice(struct alone *alone, struct slices *found, size_t step,
+/* One slice up to @end: @step bytes at a time, as far as the time of the call before goes. */
+static void alone_slice(struct alone *alone, struct slices *found, size_t end, size_t step,
 			int (*work)(void *, void *, size_t), uint64_t most_ns)
 {
 	const struct hk_platform *platform = &alone->platform;
-	uint64_t start = os_thread_cpu_ns(), end;
+	uint64_t start = os_thread_cpu_ns(), end_ns;
 
-	end = platform->now_ns(platform->context);
-	end += most_ns < ALONE_NS ? most_ns : ALONE_NS;
+	end_ns = platform->now_ns(platform->context);
+	end_ns += most_ns < ALONE_NS ? most_ns : ALONE_NS;
 	do {
 		work(platform->context, alone->range + alone->at, step);
 		alone->at += step;
-	} while (alone->at < ALONE_SIZE && platform->now_ns(platform->context) < end);
+	} while (alone->at < end && platform->now_ns(platform->context) < end_ns);
 	note_slice(found, start);
 }
 
@@ -139,7 +139,8 @@ static void populate_alone(struct alone *alone, uint64_t most_ns)
 {
 	const struct hk_platform *platform = &alone->platform;
 
-	alone_slice(alone, &alone->populates, POPULATE_STEP, platform->populate, most_ns);
+	alone_slice(alone, &alone->populates, ALONE_SIZE, POPULATE_STEP, platform->populate,
+		    most_ns);
 	if (alone->at < ALONE_SIZE / 2)
 		return;
 	platform->decommit(platform->context, alone->range, ALONE_SIZE);
@@ -147,17 +148,17 @@ static void populate_alone(struct alone *alone, uint64_t most_ns)
 	alone->at = 0;
 }
 
+/* Of what is there: what the slice before gave back, and a step more. */
 static void decommit_alone(struct alone *alone, uint64_t most_ns)
 {
 	const struct hk_platform *platform = &alone->platform;
-	size_t at;
+	size_t end = alone->at < ALONE_SIZE ? alone->at + DECOMMIT_STEP : ALONE_SIZE, at;
 
-	/* as much as went in the slice before is there again */
 	platform->commit(platform->context, alone->range, ALONE_SIZE);
-	for (at = 0; at < alone->at || at < DECOMMIT_STEP; at += platform->page_size)
+	for (at = 0; at < end; at += platform->page_size)
 		((volatile unsigned char *)alone->range)[at] = 1;
 	alone->at = 0;
-	alone_slice(alone, &alone->decommits, DECOMMIT_STEP, platform->decommit, most_ns);
+	alone_slice(alone, &alone->decommits, end, DECOMMIT_STEP, platform->decommit, most_ns);
 }
 
 int slices_at(size_t bytes, uint64_t calls)

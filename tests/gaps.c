@@ -116,6 +116,47 @@ Test(gaps, blocks_are_copied_where_large_pages_were_asked_for)
 	cr_assert_eq(fault_platform_end(&fault), 0, "%s", fault.violation);
 }
 
+static size_t large_decommits;
+
+static int agree_to_large_pages(void *context, void *ptr, size_t size, bool enable)
+{
+	(void)context;
+	(void)ptr;
+	(void)size;
+	(void)enable;
+	return 0;
+}
+
+static int decommit_large(void *context, void *ptr, size_t size)
+{
+	large_decommits++;
+	return fault.platform.decommit(context, ptr, size);
+}
+
+/* By a function of their own, where the platform has one, and only where they were asked for. */
+Test(gaps, large_pages_are_given_back_whole)
+{
+	struct hk_arena_config config = { .address_space = 256 * MIB, .platform = &fault.platform };
+	struct hk_arena *arena;
+	struct hk_cache *cache;
+	unsigned large;
+
+	cr_assert_eq(fault_platform_init(&fault, NULL), 0);
+	fault.platform.large_pages = agree_to_large_pages;
+	fault.platform.decommit_large = decommit_large;
+	for (large = 0; large < 2; large++) {
+		config.large_pages = large;
+		cr_assert_eq(hk_arena_create(&arena, &config), 0);
+		cr_assert_eq(hk_cache_create(arena, &cache), 0);
+		hk_free(cache, hk_alloc(cache, 8 * MIB));
+		cr_assert_geq(hk_arena_trim(arena, 0, 0), 8 * MIB);
+		cr_assert_eq(large_decommits > 0, large);
+		hk_arena_destroy(arena);
+	}
+	cr_assert_eq(large_decommits, fault.counts[FAULT_DECOMMIT] / 2);
+	cr_assert_eq(fault_platform_end(&fault), 0, "%s", fault.violation);
+}
+
 /* Blocks of a class, too, have pages of their own: from 128 KiB on these are moved, not copied. */
 Test(gaps, medium_blocks_are_moved_by_the_platform)
 {

@@ -57,12 +57,12 @@ Test(kept, what_grows_comes_back_to_where_it_was)
 	keep(133, 17);
 	keep(100, 33);
 	cr_assert_eq(served(10), 100);
-	cr_assert_eq(served(10), 110, "no longer than the one before");
-	cr_assert_eq(served(9), 120, "shorter");
-	keep(300, 15);
-	cr_assert_eq(served(10), 300, "longer, but elsewhere");
-	cr_assert_eq(served(20), 129);
-	cr_assert_eq(kept.slabs, 6);
+	cr_assert_eq(served(14), 110, "not half as long again");
+	cr_assert_eq(served(9), 124, "shorter");
+	keep(300, 16);
+	cr_assert_eq(served(14), 300, "longer, but elsewhere");
+	cr_assert_eq(served(17), 133);
+	cr_assert_eq(kept.slabs, 2);
 }
 
 Test(kept, neighbours_are_merged)
@@ -164,6 +164,31 @@ Test(kept, what_is_free_behind_a_run_is_kept_with_it)
 	cr_assert_eq(taken(20), all);
 	cr_assert_eq(space->kept.slabs, 30);
 	cr_assert_eq(taken(10), all + 20);
+	close_space();
+}
+
+/* The shortest waits in a pile, which makes way for the longest. */
+Test(kept, what_grows_touches_nothing_new)
+{
+	uint32_t round;
+
+	open_space(NULL, RANGE);
+	give(taken(50), 50);
+	for (round = 0; round < 3; round++) {
+		cr_assert_eq(taken(9), 0);
+		cr_assert_eq(taken(17), 33);
+		give(0, 9);
+		cr_assert_eq(taken(33), 0);
+		give(33, 17);
+		give(0, 33);
+	}
+	/* one from a pile is then the last, too, and not that of 12 */
+	cr_assert_eq(taken(10), 0);
+	give(0, 10);
+	cr_assert_eq(taken(12), 10);
+	give(10, 12);
+	cr_assert_eq(taken(10), 0);
+	cr_assert_eq(taken(20), 22);
 	close_space();
 }
 

@@ -48,6 +48,7 @@ class Mutant:
         self.line = line
         self.what = what
         self.path = ""
+        self.needs = ()  # of Linux: (6, 15)
         self.tests = []
         self.old = []
         self.new = []
@@ -88,6 +89,8 @@ def read_mutants():
                     mutants[-1].new.append(line[1:])
             elif line[0] == "+":
                 mutants[-1].new.append(line[1:])
+            elif line.startswith("needs Linux "):
+                mutants[-1].needs = tuple(int(part) for part in line[12:].split("."))
             else:
                 mutants[-1].path, _, tests = line.partition(": ")
                 mutants[-1].tests = tests.split()
@@ -303,6 +306,7 @@ class Progress:
         self.total = total
         self.done = 0
         self.passed = 0
+        self.skipped = 0
         self.terminal = sys.stdout.isatty()
 
     def show(self):
@@ -323,9 +327,21 @@ class Progress:
             self.tell(f"FAILED: {mistake or 'no test catches it'}: {mutant.title()}")
         self.show()
 
+    def skip(self, mutant):
+        self.skipped += 1
+        self.tell("SKIPPED: needs Linux " + ".".join(map(str, mutant.needs)) + ": "
+                  + mutant.title())
+
     def end(self):
-        self.tell(f"{self.passed} passed, {self.total - self.passed} failed")
+        skipped = f", {self.skipped} SKIPPED" if self.skipped else ""
+        self.tell(f"{self.passed} passed, {self.total - self.passed} failed{skipped}")
         return 0 if self.total and self.passed == self.total else 1
+
+
+def can_be_caught(mutant):
+    """Whether the kernel is new enough for the code that the bug is in to run."""
+    release = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return tuple(int(part) for part in release.groups()) >= mutant.needs
 
 
 def check_fit(mutants):
@@ -373,9 +389,13 @@ def run(mutants, options, folder):
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    progress = Progress(len(mutants))
+    able = [mutant for mutant in mutants if can_be_caught(mutant)]
+    progress = Progress(len(able))
     sources = Sources(folder, options.cc)
     check_fit(mutants)  # before anything takes time
+    for mutant in mutants:
+        if mutant not in able:
+            progress.skip(mutant)
     lock = threading.Lock()
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         progress.tell("compile the library and the tests")
@@ -392,7 +412,7 @@ def run(mutants, options, folder):
             with lock:
                 progress.add(mutant, by, mistake)
 
-        for _ in pool.map(one, mutants):
+        for _ in pool.map(one, able):
             pass
     return progress.end()
 

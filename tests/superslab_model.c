@@ -19,6 +19,8 @@ static struct {
 	unsigned char kept[SLABS_MAX];	/* LOOSE or PILED: free, not to be found before the call */
 	uint32_t given[SLABS_MAX];	/* when the run that begins there was given back last */
 	uint32_t now;
+	struct hk_kept_run last; /* of those kept that was taken last; no slabs: none */
+	bool from_kept;		 /* the run that is about to be taken */
 	struct {
 		uint32_t first;
 		uint32_t count;
@@ -111,9 +113,9 @@ static uint32_t plain_find_broken(uint32_t count)
 /* Where in a kept run: at its start, or, right behind the last taken, for a longer one, at its end. */
 static uint32_t plain_part(uint32_t from, uint32_t length, uint32_t count)
 {
-	const struct hk_kept_run *last = &space->kept.last;
+	const struct hk_kept_run *last = &plain.last;
 
-	return last->count && last->first + last->count == from && count > last->count
+	return last->count && last->first + last->count == from && count * 2 >= last->count * 3
 		       ? from + length - count
 		       : from;
 }
@@ -235,7 +237,8 @@ static uint32_t plain_place(uint32_t count, size_t align)
 {
 	uint32_t found = HK_MAP_NONE;
 
-	if (count > SHORT_RUN && count <= space->slabs_max / 32 && align == SLAB) {
+	plain.from_kept = count > SHORT_RUN && count <= space->slabs_max / 32 && align == SLAB;
+	if (plain.from_kept) {
 		found = plain_find_piled(count);
 		if (found == HK_MAP_NONE)
 			found = plain_find_kept(count);
@@ -248,6 +251,7 @@ static uint32_t plain_place(uint32_t count, size_t align)
 		}
 		if (found != HK_MAP_NONE && found + count <= space->high)
 			return plain_keep(found, count);
+		plain.from_kept = false;
 	}
 	found = plain_find_free(count, align);
 	if (plain_is_reason(found, count, plain_count(LOOSE))) {
@@ -317,6 +321,8 @@ static void take_random(unsigned index)
 	hk_classes_set(space, first, count, 1);
 	verify();
 	must(align != SLAB || first == want, "%u slabs from %u, not %u", count, first, want);
+	if (!charged && plain.from_kept)
+		plain.last = (struct hk_kept_run){ first, count };
 	must(!((uintptr_t)hk_slab_address(space, first) & (align - 1)), "slab %u", first);
 	for (slab = first; slab < first + count; slab++) {
 		must(slab < space->slabs_max && !plain.used[slab], "slab %u is used", slab);
@@ -373,6 +379,7 @@ static void random_runs(const struct fault_options *options, uint32_t slabs_max,
 				break;
 			hk_superslabs_reset(space);
 			memset(plain.used, 0, sizeof(plain.used));
+			memset(&plain.last, 0, sizeof(plain.last));
 			memset(plain.runs, 0, sizeof(plain.runs));
 			break;
 		case 2:
