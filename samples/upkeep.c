@@ -322,10 +322,10 @@ static void show(void)
 		fprintf(stderr, "\r%-78s\r", "");
 	printf(as_json ? "{\"rows\": [" : "");
 	for (row = rows; row < rows + row_count; row++) {
-		bool met = row->value <= row->bar || !row->bar;
+		bool judged = row->bar > 0, met = !judged || row->value <= row->bar;
 
 		missed += !met;
-		if (as_json && !row->bar)
+		if (as_json && !judged)
 			printf("%s\n  {\"name\": \"%s\", \"value\": %.3f, \"unit\": \"%s\"}",
 			       row > rows ? "," : "", row->name, row->value, row->unit);
 		else if (as_json)
@@ -333,7 +333,7 @@ static void show(void)
 			       "\"unit\": \"%s\", \"met\": %s}",
 			       row > rows ? "," : "", row->name, row->value, row->bar, row->unit,
 			       met ? "true" : "false");
-		else if (!row->bar)
+		else if (!judged)
 			printf("%-74s %9.2f  no bar, %s\n", row->name, row->value, row->unit);
 		else
 			printf("%-74s %9.2f  %s %g %s\n", row->name, row->value,

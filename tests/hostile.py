@@ -56,7 +56,7 @@ LIMITS = [
 
 CAUSE = re.compile(
     r"no address space|would not commit memory|refused a commit|not enough memory|no memory for|"
-    r"found no memory|cannot be started"
+    r"found no memory|cannot be started|a call of the platform for memory failed"
 )
 DAMAGE = re.compile(
     r"checks failed|changed by someone else|did not keep|is not zero|not aligned|invariant|"
