@@ -61,10 +61,6 @@
 #define SYS_futex SYS_futex_time64 /* 32-bit systems that never had another */
 #endif
 
-#if defined(__linux__) && !defined(SYS_process_madvise) && !defined(__alpha__)
-#define SYS_process_madvise 440 /* 5.10 */
-#endif
-
 /* As in linux/futex.h, which is not everywhere where Linux is. */
 #define FUTEX_WAIT_PRIVATE (0 | 128)
 #define FUTEX_WAKE_PRIVATE (1 | 128)
@@ -98,10 +94,11 @@ static void advise_small_pages(void *ptr, size_t size)
 	madvise(ptr, size, MADV_NOHUGEPAGE);
 }
 
+#if defined(SYS_process_madvise)
+
 /* Return: whether all is given back; not where the kernel is older, or refuses. */
 static bool advise_parts(unsigned char *ptr, size_t size)
 {
-#if defined(SYS_process_madvise)
 	struct iovec parts[ADVISE_PARTS];
 	unsigned long count;
 	size_t asked, part;
@@ -119,12 +116,19 @@ static bool advise_parts(unsigned char *ptr, size_t size)
 			return false;
 	}
 	return true;
+}
+
 #else
+
+/* Headers before Linux 5.10. */
+static bool advise_parts(unsigned char *ptr, size_t size)
+{
 	(void)ptr;
 	(void)size;
 	return false;
-#endif
 }
+
+#endif
 
 /* Return: 0 or an errno. */
 static int advise_decommit(void *ptr, size_t size, bool large)
