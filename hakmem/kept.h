@@ -8,11 +8,11 @@
  * the same pages. Longer ones are few: the shortest run that is long enough serves, of these the
  * lowest, and each call looks at all of them.
  *
- * A run is taken from its start; but from its end where it lies right behind the run that was taken
- * last, for one that is half as long again or longer. That is what a block does that grows by being
- * copied: the run before is given back next, and is then one with the rest (if need be after piles
- * were given up), where the next one fits. (Minetest's buffers, 0.5, 1 and 2 MiB: 56 of 1831 pages
- * less are touched in its first pass.)
+ * A block takes the start of a kept run; but its end, where that run lies right behind the one that
+ * was taken last, and the block needs half as much again or more. So does a block that grows by
+ * being copied: the run before is given back next, and is then one with the rest (if need be after
+ * piles were given up), where the next one fits. (Minetest's buffers, 0.5, 1 and 2 MiB: 56 of 1831
+ * pages less are touched in its first pass.)
  *
  * Guarded by the lock of who owns it.
  */

@@ -52,8 +52,8 @@ static uint32_t find(const struct hk_superslabs *space, struct hk_map *map, uint
 /*
  * Up to this many slabs half of what is committed is committed at once, and from then on so
  * many, up to the second bound an eighth: a commit takes as long whatever its size, and what is
- * never touched takes no memory. With a quarter Minetest's first pass made 42 calls of the platform,
- * not 33, and took 0.8 % longer. With 32 at most, loading 650 MiB made a commit of one allocation
+ * never touched takes no memory. With a quarter Minetest's first pass made 42 platform calls, not
+ * 33, and took 0.8 % longer. With 32 at most, loading 650 MiB made a commit of one allocation
  * in 14, and these were the slowest ten-thousandth of all calls of `workload frames`.
  */
 #define AHEAD_SMALL 32u

@@ -2,10 +2,10 @@
 /*
  * upkeep: what keeping an arena in order costs, against the bars that this project sets itself.
  *
- * Slices: see upkeep_slices.c. Arenas: see upkeep_arenas.c. Levels: a recorded program is played 100 times, each time the arena is reset or
- * made anew; in the first two the caches learn how their classes are used, which a reset does not
- * make them forget. Hand-over: one thread allocates a million blocks a second, another frees them
- * late; against the same on one thread.
+ * Slices: see upkeep_slices.c. Arenas: see upkeep_arenas.c. Levels: a recorded program is played
+ * 100 times, each time the arena is reset or made anew; in the first two the caches learn how their
+ * classes are used, which a reset does not make them forget. Hand-over: one thread allocates a
+ * million blocks a second, another frees them late; against the same on one thread.
  */
 #include <inttypes.h>
 #include <stdatomic.h>

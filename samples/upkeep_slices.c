@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * hk_arena_maintain() and hk_arena_trim() with 200 us each, at a heap of some size; of each call the
- * processor time of its thread. Between them the platform does the same without an arena.
+ * hk_arena_maintain() and hk_arena_trim() with 200 us each, at a heap of some size; of each call
+ * the processor time of its thread. Between them the platform does the same without an arena.
  */
 #include <inttypes.h>
 #include <stdio.h>

@@ -110,7 +110,7 @@ static uint32_t plain_find_broken(uint32_t count)
 	return HK_MAP_NONE;
 }
 
-/* Where in a kept run: at its start, or, right behind the last taken, for a longer one, at its end. */
+/* Where in a kept run: at its start, or for a longer one right behind the last taken at its end. */
 static uint32_t plain_part(uint32_t from, uint32_t length, uint32_t count)
 {
 	const struct hk_kept_run *last = &plain.last;
