@@ -328,31 +328,51 @@ static void add_optional(struct hk_platform *platform)
 #endif
 
 /*
- * Asks for just the size first: small reservations under a limit on address space would be
- * refused the surplus that alignment needs.
+ * The kernel puts mappings side by side, so that arenas of 16 GiB would lie just that far apart,
+ * and whatever they have at the same offset would agree in the lower bits of its address. By
+ * these, caches and tables of pages choose a place, and some processors even guess where in it to
+ * look (AMD, by bits 12 to 27). A worker that uses two arenas in turn was 0.6 times as fast so; a
+ * game's frames on five 0.93 times. So each reservation keeps this distance from the one before,
+ * but for address spaces of 32 bits, which are short of room.
  */
-static void *posix_reserve(void *context, size_t size, size_t align)
-{
-	size_t before;
-	unsigned char *ptr;
+#define APART (sizeof(void *) == 8 ? (size_t)2 << 20 : 0)
 
-	(void)context;
-	ptr = map_inaccessible(NULL, size, 0);
-	if (!ptr || ((uintptr_t)ptr & (align - 1)) == 0)
-		return ptr;
-	munmap(ptr, size);
+/*
+ * Maps a range with at least so much behind it, which does not stay mapped. Without the surplus for
+ * alignment first, which would be refused to small ones under a limit on address space.
+ */
+static unsigned char *reserve_with(size_t size, size_t align, size_t behind)
+{
+	size_t more = behind, before;
+	unsigned char *ptr = NULL;
 
 	/* beyond that, differences of pointers into one mapping would overflow */
-	if (align > PTRDIFF_MAX || size > PTRDIFF_MAX - align)
-		return NULL;
-	ptr = map_inaccessible(NULL, size + align, 0);
+	if (size <= PTRDIFF_MAX - more)
+		ptr = map_inaccessible(NULL, size + more, 0);
+	if (ptr && (uintptr_t)ptr & (align - 1)) {
+		munmap(ptr, size + more);
+		if (align > PTRDIFF_MAX || size + more > PTRDIFF_MAX - align)
+			return NULL;
+		more += align;
+		ptr = map_inaccessible(NULL, size + more, 0);
+	}
 	if (!ptr)
 		return NULL;
 	before = (size_t)(-(uintptr_t)ptr & (align - 1));
 	if (before)
 		munmap(ptr, before);
-	munmap(ptr + before + size, align - before);
+	if (more > before)
+		munmap(ptr + before + size, more - before);
 	return ptr + before;
+}
+
+static void *posix_reserve(void *context, size_t size, size_t align)
+{
+	void *ptr = reserve_with(size, align, APART);
+
+	(void)context;
+	/* where address space is short, they lie as they may */
+	return ptr ? ptr : reserve_with(size, align, 0);
 }
 
 static int posix_commit(void *context, void *ptr, size_t size)

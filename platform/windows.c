@@ -102,17 +102,29 @@ static void *reserve_by_trying(size_t size, size_t align)
 	return NULL;
 }
 
-static void *windows_reserve(void *context, size_t size, size_t align)
+static void *reserve_some(size_t size, size_t align)
 {
-	void *ptr;
+	void *ptr = reserve_at(NULL, size);
 
-	(void)context;
-	ptr = reserve_at(NULL, size);
 	if (!ptr || ((uintptr_t)ptr & (align - 1)) == 0)
 		return ptr;
 	VirtualFree(ptr, 0, MEM_RELEASE);
 	ptr = reserve_aligned(size, align);
 	return ptr ? ptr : reserve_by_trying(size, align);
+}
+
+/*
+ * More than is asked for, so that arenas do not lie a power of two apart: see APART in posix.c.
+ * Here it stays reserved until all of it is released.
+ */
+#define APART (sizeof(void *) == 8 ? (size_t)2 << 20 : 0)
+
+static void *windows_reserve(void *context, size_t size, size_t align)
+{
+	void *ptr = size <= SIZE_MAX - APART ? reserve_some(size + APART, align) : NULL;
+
+	(void)context;
+	return ptr ? ptr : reserve_some(size, align);
 }
 
 /*

@@ -366,6 +366,38 @@ Test(posix, release_leaves_no_mapping_behind)
 	cr_assert_eq(count_mappings(), before);
 }
 
+/* Side by side, such sizes would all begin at addresses whose lower 28 bits are the same. */
+Test(posix, reservations_do_not_lie_a_power_of_two_apart)
+{
+	struct hk_platform platform = system_platform(CONTEXT_ADVISE);
+	size_t sizes[] = { 256 * MIB, 16384 * MIB }, before = count_mappings(), i, j, k;
+	uintptr_t ranges[16];
+
+	if (sizeof(void *) < 8)
+		cr_skip_test("address spaces of 32 bits are short of room");
+	for (i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		for (j = 0; j < 16; j++) {
+			ranges[j] = (uintptr_t)reserve(&platform, sizes[i], 2 * MIB);
+			for (k = 0; k < j; k++)
+				cr_assert_neq((ranges[j] ^ ranges[k]) % (256 * MIB), 0,
+					      "%zu MiB: ranges %zu and %zu", sizes[i] / MIB, k, j);
+		}
+		for (j = 0; j < 16; j++)
+			platform.release(platform.context, (void *)ranges[j], sizes[i]);
+		cr_assert_eq(count_mappings(), before);
+	}
+}
+
+Test(posix, reserves_where_there_is_no_room_beside)
+{
+	struct hk_platform platform = system_platform(CONTEXT_ADVISE);
+
+	if (sizeof(void *) < 8)
+		cr_skip_test("address spaces of 32 bits are short of room");
+	refuse(SYS_mmap, 1, UINT32_MAX, (uint32_t)(258 * MIB), ENOMEM);
+	reserve(&platform, 256 * MIB, platform.granularity);
+}
+
 Test(posix, rules_large_pages_out_until_they_are_asked_for)
 {
 	struct hk_platform platform = system_platform(CONTEXT_ADVISE);
