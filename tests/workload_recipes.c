@@ -129,6 +129,49 @@ Test(workload_recipes, larson_hands_over)
 	trial_end();
 }
 
+/* Of each slot the blocks come from one arena, and go back to it. */
+static void expect_arenas(size_t slots, unsigned arenas)
+{
+	const struct recorder_front *fronts = recorder.fronts;
+	size_t i;
+
+	for (i = 0; i < slots; i++)
+		must(fronts[block(i)->front].arena == i % WORKLOAD_ARENAS % arenas,
+		     "slot %zu has a block of arena %u", i, fronts[block(i)->front].arena);
+	for (i = 0; i < recorder.count; i++)
+		must(fronts[block(i)->front].arena == fronts[block(i)->freed_by].arena,
+		     "block %zu passed to another arena", i);
+}
+
+Test(workload_recipes, slots_are_divided_up_among_arenas)
+{
+	size_t i;
+
+	trial_begin("churn", 1, 16000);
+	trial_set("arenas", 3);
+	trial_run(MODE_PLAIN);
+	trial_expect_sound();
+	cr_assert_eq(recorder.front_count, 3);
+	cr_assert_eq(recorder.frees, recorder.count);
+	expect_arenas(1024, 3);
+	/* of 16 slots the first has six, the others five */
+	for (i = 0; i < 3; i++)
+		must(is_share(recorder.fronts[i].calls, 2 * (1024 + 16000),
+			      i ? 5 / 16.0 : 6 / 16.0),
+		     "%u calls in arena %zu", (unsigned)recorder.fronts[i].calls, i);
+	trial_end();
+
+	trial_begin("larson", 1, 25000);
+	trial_set("arenas", 2);
+	trial_run(MODE_PLAIN);
+	trial_expect_sound();
+	/* three lives, of which the last keeps its caches */
+	cr_assert_eq(recorder.front_count, 6);
+	cr_assert_eq(recorder.closed, 4);
+	expect_arenas(1024, 2);
+	trial_end();
+}
+
 Test(workload_recipes, churn_has_many_small_blocks)
 {
 	run_replacing("churn", 1, 1024, 60000);

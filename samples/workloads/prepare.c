@@ -387,6 +387,21 @@ static void init_workers(struct run *run)
 	}
 }
 
+static unsigned arenas_of(const struct run *run)
+{
+	switch (run->workload->recipe) {
+	case RECIPE_FRAMES:
+		return FRAME_ARENAS;
+	case RECIPE_LARSON:
+	case RECIPE_CHURN:
+	case RECIPE_VARSIZE:
+	case RECIPE_LARGE:
+		return (unsigned)run->options->parameters[REPLACE_ARENAS];
+	default:
+		return 1;
+	}
+}
+
 int workload_prepare(struct run *run, const char **why)
 {
 	const struct workload *workload = run->workload;
@@ -398,7 +413,7 @@ int workload_prepare(struct run *run, const char **why)
 	if (workload->recipe == RECIPE_REPLAY && load_trace(run, why))
 		return -1;
 	run->threads = workload->recipe == RECIPE_WORKERS ? 1 : run->worker_count;
-	run->arena_count = workload->recipe == RECIPE_FRAMES ? WORKLOAD_ARENAS : 1;
+	run->arena_count = arenas_of(run);
 	run->workers = workload_map(run, run->worker_count, sizeof(*run->workers));
 	if (!run->workers || !map_all(run)) {
 		*why = "there is not enough memory for what the recipe needs";

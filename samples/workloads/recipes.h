@@ -114,6 +114,12 @@ RECIPE void tear_down(struct worker *worker, enum workload_mode mode)
 		if (worker->index == 0)
 			cells_drain(worker, mode, &run->shared, 0, run->shared.count);
 		return;
+	case RECIPE_LARSON:
+	case RECIPE_CHURN:
+	case RECIPE_VARSIZE:
+	case RECIPE_LARGE:
+		replace_drain(worker, mode);
+		return;
 	case RECIPE_BURST:
 	case RECIPE_GROW: /* nothing is left, whatever stands in the cells */
 		return;
@@ -128,25 +134,18 @@ RECIPE void tear_down(struct worker *worker, enum workload_mode mode)
 }
 
 /* Caches: one in each arena, those of replay for each recorded thread. */
-static bool open_fronts(struct worker *worker)
+static bool open_all(struct worker *worker)
 {
 	struct run *run = worker->run;
 	unsigned i;
 
-	if (run->workload->recipe == RECIPE_REPLAY) {
-		for (i = worker->index; i < run->replay.thread_count; i += run->worker_count) {
-			run->replay.fronts[i] = front_open(worker, 0);
-			if (!run->replay.fronts[i])
-				return false;
-		}
-		return true;
-	}
-	for (i = 0; i < run->arena_count; i++) {
-		worker->fronts[i] = front_open(worker, i);
-		if (!worker->fronts[i])
+	if (run->workload->recipe != RECIPE_REPLAY)
+		return open_fronts(worker);
+	for (i = worker->index; i < run->replay.thread_count; i += run->worker_count) {
+		run->replay.fronts[i] = front_open(worker, 0);
+		if (!run->replay.fronts[i])
 			return false;
 	}
-	worker->front = worker->fronts[0];
 	return true;
 }
 
@@ -154,7 +153,7 @@ RECIPE void whole_run(struct worker *worker, enum workload_mode mode)
 {
 	struct run *run = worker->run;
 
-	if (!open_fronts(worker)) {
+	if (!open_all(worker)) {
 		workload_note_failed(worker, 0);
 		atomic_store(&run->cancelled, true);
 	}

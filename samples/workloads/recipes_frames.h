@@ -5,15 +5,6 @@
 
 #include "recipes_batch.h"
 
-/* The arenas of frames. Temporaries go to two of them in turn. */
-enum {
-	FRAME_RENDER,
-	FRAME_SCRIPT,
-	FRAME_WORLD,
-	FRAME_JOBS,
-	FRAME_LEVEL,
-};
-
 /*
  * Where frames keeps its cells: worker 0 its temporaries and the level's blocks in @cells, entities
  * in @more. Messages are in the run's @shared: for each of two frames in turn one part for each

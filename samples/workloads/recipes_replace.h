@@ -33,9 +33,18 @@ static inline double powers_between(uint64_t min, uint64_t max)
 	return powers;
 }
 
+/*
+ * The slots are divided up among the arenas, in turn: the cache that serves one. By a constant,
+ * since a division would take longer than a hit.
+ */
+RECIPE void *replace_front(const struct worker *worker, size_t slot, bool in_turn)
+{
+	return in_turn ? worker->fronts[slot % WORKLOAD_ARENAS] : worker->front;
+}
+
 /* Replaces blocks until @ops are done or the worker is to end, which is told. */
-RECIPE bool replace_some(struct worker *worker, enum workload_mode mode,
-			 enum workload_recipe recipe, uint64_t ops)
+RECIPE bool replace_among(struct worker *worker, enum workload_mode mode,
+			  enum workload_recipe recipe, uint64_t ops, bool in_turn)
 {
 	const uint64_t *parameters = worker->run->options->parameters;
 	uint64_t slots = parameters[REPLACE_SLOTS];
@@ -47,12 +56,22 @@ RECIPE bool replace_some(struct worker *worker, enum workload_mode mode,
 		size_t slot = random_below(&worker->random, slots);
 		size_t size = replace_size(worker, recipe, min, max, powers);
 
-		cell_free(worker, mode, &cells, slot);
-		cell_alloc(worker, mode, &cells, slot, size);
+		void *front = replace_front(worker, slot, in_turn);
+
+		cell_free_at(worker, mode, front, &cells, slot);
+		cell_alloc_at(worker, mode, front, &cells, slot, size);
 		if (!more(worker, 1))
 			return false;
 	}
 	return true;
+}
+
+/* A loop of its own for each, so that with one arena nothing is asked. */
+RECIPE bool replace_some(struct worker *worker, enum workload_mode mode,
+			 enum workload_recipe recipe, uint64_t ops)
+{
+	return worker->run->arena_count > 1 ? replace_among(worker, mode, recipe, ops, true)
+					    : replace_among(worker, mode, recipe, ops, false);
 }
 
 RECIPE void replace_fill(struct worker *worker, enum workload_mode mode,
@@ -64,8 +83,33 @@ RECIPE void replace_fill(struct worker *worker, enum workload_mode mode,
 	size_t i;
 
 	for (i = 0; i < worker->cells.count; i++)
-		cell_alloc(worker, mode, &worker->cells, i,
-			   replace_size(worker, recipe, min, max, powers));
+		cell_alloc_at(worker, mode, replace_front(worker, i, worker->run->arena_count > 1),
+			      &worker->cells, i, replace_size(worker, recipe, min, max, powers));
+}
+
+RECIPE void replace_drain(struct worker *worker, enum workload_mode mode)
+{
+	size_t i;
+
+	for (i = 0; i < worker->cells.count; i++) {
+		worker->front = replace_front(worker, i, worker->run->arena_count > 1);
+		if (worker->front)
+			cells_drain(worker, mode, &worker->cells, i, i + 1);
+	}
+}
+
+/* Caches, one in each arena, told by @fronts over and over: false when one could not be had. */
+static bool open_fronts(struct worker *worker)
+{
+	unsigned arenas = worker->run->arena_count, i;
+	bool all = true;
+
+	for (i = 0; i < WORKLOAD_ARENAS; i++) {
+		worker->fronts[i] = i < arenas ? front_open(worker, i) : worker->fronts[i - arenas];
+		all = all && worker->fronts[i];
+	}
+	worker->front = worker->fronts[0];
+	return all;
 }
 
 /*
@@ -79,8 +123,7 @@ static void larson_next(void *argument)
 {
 	struct worker *worker = argument;
 
-	worker->front = front_open(worker, 0);
-	if (!worker->front)
+	if (!open_fronts(worker))
 		workload_note_failed(worker, 0);
 	larson_turn(worker, worker->turn);
 }
@@ -96,16 +139,20 @@ static void larson_turn(struct worker *worker, unsigned turn)
 {
 	uint64_t ops = worker->run->options->parameters[REPLACE_HANDOVER];
 	struct relay *next = &worker->relay[(turn + 1) % WORKLOAD_RELAYS];
-	void *front = worker->front;
-	unsigned round = 0;
-	bool going;
+	unsigned arenas = worker->run->arena_count, round = 0, i;
+	void *fronts[WORKLOAD_ARENAS];
+	bool going = true;
 
+	for (i = 0; i < arenas; i++) {
+		fronts[i] = worker->fronts[i];
+		going = going && fronts[i];
+	}
 	if (worker->run->mode == MODE_PLAIN)
-		going = front && replace_some(worker, MODE_PLAIN, RECIPE_LARSON, ops);
+		going = going && replace_some(worker, MODE_PLAIN, RECIPE_LARSON, ops);
 	else if (worker->run->mode == MODE_NOTED)
-		going = front && replace_some(worker, MODE_NOTED, RECIPE_LARSON, ops);
+		going = going && replace_some(worker, MODE_NOTED, RECIPE_LARSON, ops);
 	else
-		going = front && replace_some(worker, MODE_TIMED, RECIPE_LARSON, ops);
+		going = going && replace_some(worker, MODE_TIMED, RECIPE_LARSON, ops);
 	if (!going) {
 		larson_end(worker, turn);
 		return;
@@ -120,7 +167,8 @@ static void larson_turn(struct worker *worker, unsigned turn)
 		larson_end(worker, turn);
 		return;
 	}
-	front_close(worker, front);
+	for (i = 0; i < arenas; i++)
+		front_close(worker, fronts[i]);
 }
 
 RECIPE void larson(struct worker *worker)

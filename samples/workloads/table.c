@@ -12,7 +12,9 @@
 	[REPLACE_SLOTS] = { "slots", "blocks that each worker holds", slots_, 1, 1 << 24 },        \
 	[REPLACE_MIN] = { "min-size", "bytes of the smallest", min_, 1, MOST },                    \
 	[REPLACE_MAX] = { "max-size", "bytes of the largest", max_, 1, MOST },                     \
-	[REPLACE_TOUCH] = { "touch", "1: every page of a block is written", touch_, 0, 1 }
+	[REPLACE_TOUCH] = { "touch", "1: every page of a block is written", touch_, 0, 1 },        \
+	[REPLACE_ARENAS] = { "arenas", "that each worker uses, its slots in turn", 1, 1,           \
+			     WORKLOAD_ARENAS }
 
 #define LARSON(slots_, max_)                                                                       \
 	{                                                                                          \

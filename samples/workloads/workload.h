@@ -22,7 +22,7 @@
 
 #define WORKLOAD_CHECKPOINTS 32
 #define WORKLOAD_PARAMETERS 16
-#define WORKLOAD_ARENAS 5
+#define WORKLOAD_ARENAS 16
 #define WORKLOAD_LINE 64
 #define WORKLOAD_RELAYS 16
 #define WORKLOAD_PAGE 4096u
@@ -97,12 +97,23 @@ enum {
 	MESH_QUEUES = (MESH_SENDERS + MESH_RECEIVERS) * MESH_FORWARDERS,
 };
 
+/* The arenas of frames. Temporaries go to two of them in turn. */
+enum {
+	FRAME_RENDER,
+	FRAME_SCRIPT,
+	FRAME_WORLD,
+	FRAME_JOBS,
+	FRAME_LEVEL,
+	FRAME_ARENAS,
+};
+
 /* Indices of the parameters, by recipe. */
 enum { /* larson, churn, varsize, large */
 	REPLACE_SLOTS,
 	REPLACE_MIN,
 	REPLACE_MAX,
 	REPLACE_TOUCH,
+	REPLACE_ARENAS,
 	REPLACE_HANDOVER,
 };
 enum {
