@@ -71,7 +71,7 @@ ROWS = (
     Row("varsize"),
     Row("handoff", 2, ("--ops", "8000000")),
     Row("mesh", 8),
-    Row("scratch", 2, ("--rounds", "200"), ("--rounds", "20")),
+    Row("scratch", 2, quick=("--rounds", "20")),
     Row("workers", 10, ("--rounds", "250"), ("--rounds", "30")),
     Row("large"),
     Row("grow", more=("--rounds", "1"), quick=("--rounds", "1", "--vectors", "100")),
