@@ -65,9 +65,8 @@ enum hk_platform_flag {
  * @reserve: Takes @size bytes of address space (a multiple of granularity) at an address that
  *	is a multiple of @align (a power of two, at least granularity). Returns NULL when
  *	there is none; nothing is then left behind. Touching the range before commit is a
- *	fault, unless HK_PLATFORM_OPEN. Ranges that lie a multiple of 256 MiB apart make a
- *	worker slow that uses several arenas (measured: 0.6 times as fast); 2 MiB more between
- *	them is enough.
+ *	fault, unless HK_PLATFORM_OPEN. Ranges that begin a multiple of 256 MiB apart slow
+ *	down a worker that uses several arenas (measured on an AMD EPYC: 0.6 times as fast).
  * @commit: Makes the range readable and writable. Committing what is committed already is
  *	allowed and keeps its content. Returns 0, or non-zero when memory is short: the range
  *	is then as good as before, though a part of it may be accessible.

@@ -114,17 +114,26 @@ static void *reserve_some(size_t size, size_t align)
 }
 
 /*
- * More than is asked for, so that arenas do not lie a power of two apart: see APART in posix.c.
- * Here it stays reserved until all of it is released.
+ * More than is asked for, so that ranges of one size begin an odd multiple of 2 MiB apart: see
+ * posix.c. Here it stays reserved until all of it is released. (Not where large pages are asked
+ * for, which would be taken for it.)
  */
-#define APART (sizeof(void *) == 8 ? (size_t)2 << 20 : 0)
+#define APART_UNIT ((size_t)2 << 20)
+
+static size_t distance(size_t size)
+{
+	size_t units = size / APART_UNIT + (size % APART_UNIT != 0);
+
+	return sizeof(void *) == 8 ? APART_UNIT << units % 2 : 0;
+}
 
 static void *windows_reserve(void *context, size_t size, size_t align)
 {
-	void *ptr = size <= SIZE_MAX - APART ? reserve_some(size + APART, align) : NULL;
+	size_t apart = distance(size);
+	void *ptr = size <= SIZE_MAX - apart ? reserve_some(size + apart, align) : NULL;
 
 	(void)context;
-	return ptr ? ptr : reserve_some(size, align);
+	return ptr || !apart ? ptr : reserve_some(size, align);
 }
 
 /*

@@ -497,7 +497,7 @@ Test(workloads, limit_is_told, .timeout = 60)
 		must(strstr(result.text, "no memory for "), "%s: %s", name, result.text);
 		must(!workload_is_well(&result), "%s went well", name);
 		must(result.ops >= 5000, "%s ends too soon", name);
-		arenas = strcmp(name, "frames") == 0 ? WORKLOAD_ARENAS : 1;
+		arenas = strcmp(name, "frames") == 0 ? FRAME_ARENAS : 1;
 		must(result.peak_committed_bytes <= arenas * MIB, "beyond the limit");
 	}
 	/* no room for an arena at all */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Workloads on hakmem: an arena, or five, and a cache for each worker and arena. */
+/* Workloads on hakmem: one or more arenas, and a cache for each worker and arena. */
 #include <samples/heap_hakmem.h>
 
 #include "workload.h"

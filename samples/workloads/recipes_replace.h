@@ -34,8 +34,9 @@ static inline double powers_between(uint64_t min, uint64_t max)
 }
 
 /*
- * The slots are divided up among the arenas, in turn: the cache that serves one. By a constant,
- * since a division would take longer than a hit.
+ * The slots are divided up among the arenas, in turn: the cache that serves one. Modulo a
+ * constant, since dividing by a variable would take longer than a hit; so of 16 slots some arenas
+ * may have one more than others.
  */
 RECIPE void *replace_front(const struct worker *worker, size_t slot, bool in_turn)
 {
@@ -55,7 +56,6 @@ RECIPE bool replace_among(struct worker *worker, enum workload_mode mode,
 	for (; ops; ops--) {
 		size_t slot = random_below(&worker->random, slots);
 		size_t size = replace_size(worker, recipe, min, max, powers);
-
 		void *front = replace_front(worker, slot, in_turn);
 
 		cell_free_at(worker, mode, front, &cells, slot);

@@ -264,7 +264,7 @@ struct run;
  * @index: its number.
  * @touch: bytes between two that are written in a new block, beside its first and last; 0: none.
  * @front: what the allocator keeps for it in the first arena.
- * @fronts: in each arena.
+ * @fronts: in each arena; of recipes that replace, over and over up to the end.
  * @cells: its blocks.
  * @more: more of them.
  * @thread: the OS thread; not of worker 0, which is the caller's thread, unless @started.
