@@ -328,22 +328,6 @@ static void add_optional(struct hk_platform *platform)
 #endif
 
 /*
- * Systems put mappings side by side, so that arenas of 16 GiB would lie just that far apart, and
- * whatever they have at one offset would agree in the lower bits of its address. On an AMD EPYC a
- * worker that used two of them in turn was 0.6 times as fast so, a game's frames on five 0.95
- * times; it guesses by bits 12 to 27 where in its first cache a line is. So ranges of one size
- * begin an odd multiple of 2 MiB apart, but for address spaces of 32 bits, which are short of room.
- */
-#define APART_UNIT ((size_t)2 << 20)
-
-static size_t distance(size_t size)
-{
-	size_t units = size / APART_UNIT + (size % APART_UNIT != 0);
-
-	return sizeof(void *) == 8 ? APART_UNIT << units % 2 : 0;
-}
-
-/*
  * Maps a range with so much on either side, whichever way the system goes, which does not stay
  * mapped. The first try is without the surplus for alignment, which would be refused where the
  * range alone fits a limit on address space.
@@ -375,7 +359,7 @@ static unsigned char *reserve_with(size_t size, size_t align, size_t apart)
 
 static void *posix_reserve(void *context, size_t size, size_t align)
 {
-	size_t apart = distance(size);
+	size_t apart = hk_platform_distance(size);
 	void *ptr = reserve_with(size, align, apart);
 
 	(void)context;

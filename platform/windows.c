@@ -114,22 +114,12 @@ static void *reserve_some(size_t size, size_t align)
 }
 
 /*
- * More than is asked for, so that ranges of one size begin an odd multiple of 2 MiB apart: see
- * posix.c. Here it stays reserved until all of it is released. (Not where large pages are asked
- * for, which would be taken for it.)
+ * Here the distance stays reserved, until all is released. (There is none where large pages are
+ * asked for, which would be taken for it.)
  */
-#define APART_UNIT ((size_t)2 << 20)
-
-static size_t distance(size_t size)
-{
-	size_t units = size / APART_UNIT + (size % APART_UNIT != 0);
-
-	return sizeof(void *) == 8 ? APART_UNIT << units % 2 : 0;
-}
-
 static void *windows_reserve(void *context, size_t size, size_t align)
 {
-	size_t apart = distance(size);
+	size_t apart = hk_platform_distance(size);
 	void *ptr = size <= SIZE_MAX - apart ? reserve_some(size + apart, align) : NULL;
 
 	(void)context;
