@@ -239,6 +239,19 @@ Test(workload_verify, no_cache_is_told_and_survived, .timeout = 60)
 	cr_assert_eq(recorder.wrong, 0);
 	cr_assert_lt(trial_ops(), 6000);
 	trial_end();
+	/* of two arenas: what a worker has in the one with a cache is freed all the same */
+	begin_small(number_of("larson"));
+	trial_set("arenas", 2);
+	recorder.refuse_front = 2 * trial.options.workers + 1;
+	trial_run(MODE_PLAIN);
+	cr_assert_eq(trial_failed(), 1);
+	cr_assert_eq(recorder.wrong, 0);
+	cr_assert_gt(recorder.live_blocks, 0);
+	for (i = 0; i < recorder.count; i++)
+		must(recorder.blocks[i].died ||
+			     recorder.fronts[recorder.blocks[i].front].arena == 0,
+		     "block %zu of an arena that has a cache is left", i);
+	trial_end();
 	begin_small(number_of("workers"));
 	recorder.refuse_front = 4;
 	trial_run(MODE_PLAIN);
