@@ -176,10 +176,19 @@ void *hk_alloc_slow(struct hk_cache *cache, size_t size)
 	return alloc_missed(hk_front(cache), size);
 }
 
+/* Apart for the same reason. */
+static HK_NOINLINE void *zalloc_missed(struct hk_front *front, size_t size)
+{
+	struct request request;
+
+	if (is_impossible(front->arena, NULL, size))
+		return NULL;
+	request = request_for(size, 16, true);
+	return alloc(front->arena, front, &request);
+}
+
 void *hk_zalloc(struct hk_cache *cache, size_t size)
 {
-	struct hk_arena *arena = arena_of(cache);
-	struct request request;
 	void *block;
 
 	/* larger ones may be zero still, and are worth asking */
@@ -188,10 +197,7 @@ void *hk_zalloc(struct hk_cache *cache, size_t size)
 		if (HK_LIKELY(block))
 			return memset(block, 0, size);
 	}
-	if (is_impossible(arena, NULL, size))
-		return NULL;
-	request = request_for(size, 16, true);
-	return alloc(arena, hk_front(cache), &request);
+	return zalloc_missed(hk_front(cache), size);
 }
 
 void *hk_arena_alloc(struct hk_arena *arena, size_t size)
