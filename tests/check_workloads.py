@@ -165,6 +165,14 @@ class Workloads:
         )
         self.checks.check(same, "--slowdown changes what is done")
 
+    def check_large_pages(self):
+        """They are asked for, once for the arena; without the option nothing is."""
+        without, more = (
+            self.object("churn", "--ops", "2000", *option).get("platform_calls", -1)
+            for option in ((), ("--large-pages",))
+        )
+        self.checks.check(more == without + 1, f"--large-pages: {more} calls, {without} without")
+
     def check_failures(self):
         """No memory, no trace: told, exit code 1, nothing lost."""
         for arguments, words in (
@@ -191,6 +199,7 @@ def check_all(runs):
     runs.check_repeats()
     runs.check_profiles()
     runs.check_slowdown()
+    runs.check_large_pages()
     runs.check_failures()
 
 

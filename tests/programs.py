@@ -85,6 +85,8 @@ PROGRAMS = {
             ["larson", "--min-size", "0"],
             ["larson", "--trace", "x"],
             ["larson", "--no-reset"],
+            ["larson", "--large-pages", "--allocator", "libc"],
+            ["larson", "--large-pages=1"],
             ["larson", "--verify", "--latency"],
             ["larson", "--verify", "--allocator", "null"],
             ["larson", "--limit", "1M", "--allocator", "libc"],

@@ -36,6 +36,7 @@ static const char workload_help[] =
 	"  --limit BYTES     hakmem: limit of each arena\n"
 	"  --address-space BYTES\n"
 	"                    hakmem: address range of each arena\n"
+	"  --large-pages     hakmem: ask for large pages in each arena, which it does not by itself\n"
 	"  --slowdown N      waste N percent of the time, to try out comparisons\n"
 	"  --json            print one JSON object; what cannot be measured is null\n"
 	"  --list            a line about each workload; with --json, parameters too\n"
@@ -186,6 +187,7 @@ static int parse_option(struct cli *cli, const char *argument, struct command *c
 		{ "--verify", offsetof(struct command, options.verify) },
 		{ "--latency", offsetof(struct command, options.latency) },
 		{ "--no-reset", offsetof(struct command, options.no_reset) },
+		{ "--large-pages", offsetof(struct command, options.large_pages) },
 		{ "--memory", offsetof(struct command, memory) },
 		{ "--json", offsetof(struct command, json) },
 		{ "--list", offsetof(struct command, list) },
@@ -263,8 +265,11 @@ static int settle(struct command *command)
 		return usage_error("NAME is needed", "");
 	if (options->ops && options->seconds)
 		return usage_error("--ops or --seconds, not both", "");
-	if (options->heap != WORKLOAD_HAKMEM && (options->limit || options->address_space))
-		return usage_error("--limit and --address-space are for --allocator hakmem", "");
+	if (options->heap != WORKLOAD_HAKMEM &&
+	    (options->limit || options->address_space || options->large_pages))
+		return usage_error("--limit, --address-space and --large-pages are for --allocator "
+				   "hakmem",
+				   "");
 	if (options->heap == WORKLOAD_NULL && options->verify)
 		return usage_error("--allocator null has nothing to verify", "");
 	if (options->verify && options->latency)

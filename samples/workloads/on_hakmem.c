@@ -74,6 +74,7 @@ int workload_open_hakmem(struct run *run, const char **why)
 		.name = run->workload->name,
 		.limit = (size_t)run->options->limit,
 		.address_space = (size_t)run->options->address_space,
+		.large_pages = run->options->large_pages,
 		.context = run,
 		.on_report = print_report,
 		.max_caches = 2 * run->worker_count + run->replay.thread_count + 64,

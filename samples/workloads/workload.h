@@ -207,6 +207,7 @@ struct workload_options {
 	bool verify;
 	bool latency;
 	bool no_reset;
+	bool large_pages; /* in each arena */
 	bool progress;
 	uint64_t limit;		/* of each arena, 0: none */
 	uint64_t address_space; /* " 0: the default */
